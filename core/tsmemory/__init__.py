@@ -1,0 +1,78 @@
+"""Conversation memory for AI agents: kept in the store you run, read by the framework you use.
+
+from tsmemory import Message, open_store
+
+with open_store("sqlite:///chat.db") as store:
+    chat = store.conversation("session-456", user_id="user-123")
+    chat.append(Message.user("My name is Ada."), Message.assistant("Hi Ada!"))
+    chat.window(20)     # the last 20, safe to send to a model
+"""
+
+from __future__ import annotations
+
+from tsmemory._open import open_store
+from tsmemory.backends.base import UNSET
+from tsmemory.errors import (
+    AuthenticationError,
+    BackendError,
+    ConflictError,
+    CorruptRecordError,
+    InvalidInputError,
+    MessageTooLargeError,
+    MissingDependencyError,
+    NotFoundError,
+    ThrottledError,
+    TimeoutError,
+    TSMemoryError,
+    UnavailableError,
+)
+from tsmemory.filters import Filter, where
+from tsmemory.model import (
+    Block,
+    Erased,
+    LeftOut,
+    Message,
+    MessageList,
+    Page,
+    Problem,
+    Session,
+    Stats,
+    ToolCall,
+    WindowReport,
+)
+from tsmemory.store import Conversation, Store
+from tsmemory.window import Window, count_tokens
+
+__all__ = [
+    "UNSET",
+    "AuthenticationError",
+    "BackendError",
+    "Block",
+    "ConflictError",
+    "Conversation",
+    "CorruptRecordError",
+    "Erased",
+    "Filter",
+    "InvalidInputError",
+    "LeftOut",
+    "Message",
+    "MessageList",
+    "MessageTooLargeError",
+    "MissingDependencyError",
+    "NotFoundError",
+    "Page",
+    "Problem",
+    "Session",
+    "Stats",
+    "Store",
+    "TSMemoryError",
+    "ThrottledError",
+    "TimeoutError",
+    "ToolCall",
+    "UnavailableError",
+    "Window",
+    "WindowReport",
+    "count_tokens",
+    "open_store",
+    "where",
+]

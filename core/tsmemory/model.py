@@ -1,0 +1,230 @@
+"""The records: what a conversation is made of, whatever keeps it and whatever reads it.
+
+All are frozen `msgspec.Struct`s. Times are integers: microseconds since the Unix epoch, UTC.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from tsmemory import _html
+
+__all__ = [
+    "Block",
+    "Erased",
+    "LeftOut",
+    "Message",
+    "MessageList",
+    "Page",
+    "Problem",
+    "Session",
+    "Stats",
+    "ToolCall",
+    "WindowReport",
+]
+
+Block = dict[str, Any]
+"""One part of a message's content: a dict with a ``type``, in the vocabulary of LangChain's
+standard content blocks (langchain-core 1.x, `langchain_core.messages.content`): ``text``,
+``reasoning``, ``image``, ``audio``, ``video``, ``file``, ``text-plain``, ``tool_call``,
+``server_tool_call``, ``server_tool_result``, ``non_standard`` …; media are ``base64`` text or a
+``url``, with ``mime_type``. The key ``origin`` is reserved: what one framework needs to restore
+its own form of the block exactly, and no reader of the neutral form needs."""
+
+T = TypeVar("T")
+
+
+_PINNED_ROLES = frozenset({"system", "developer"})
+
+
+def is_pinned(role: str) -> bool:
+    """Whether messages of this role are instructions, which windows keep wherever they stand."""
+    return role in _PINNED_ROLES
+
+
+def new_id() -> str:
+    """A message id that no other writer makes: a random UUID (RFC 9562, version 4)."""
+    return str(uuid.uuid4())
+
+
+class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A model's request to run a tool."""
+
+    id: str | None
+    """What the result's ``tool_call_id`` answers. None where the provider gave none."""
+    name: str
+    arguments: dict[str, Any] | str
+    """The arguments by name; text where the model's output did not parse as a JSON object."""
+    error: str | None = None
+    """Why the call could not be parsed. None for a valid call."""
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One message of a conversation, in no framework's dialect.
+
+    `message_id` is given at construction, so that appending the same object again after a lost
+    reply is recognised and does not double it. `create_time` is the store's to give.
+    """
+
+    role: str
+    """``user``, ``assistant``, ``system``, ``developer``, ``tool``, ``function``, or your own."""
+    content: str | list[Block] = ""
+    message_id: str = msgspec.field(default_factory=new_id)
+    """Unique in its session; 1 to 255 bytes of UTF-8."""
+    create_time: int | None = None
+    """µs since the epoch; the order of the session. None until stored."""
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+    """The application's own: str, int, float, bool, bytes, None, lists and dicts of them."""
+    extensions: dict[str, Any] = msgspec.field(default_factory=dict)
+    """By framework: what the fields above cannot express, and only that."""
+
+    @property
+    def text(self) -> str:
+        """The text of the content, joined; empty where there is none."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(
+            block["text"] for block in self.content if isinstance(block.get("text"), str)
+        )
+
+    @classmethod
+    def user(cls, content: str | list[Block], **fields: Any) -> Message:
+        """A message of the person (role ``user``)."""
+        return cls("user", content, **fields)
+
+    @classmethod
+    def assistant(cls, content: str | list[Block] = "", **fields: Any) -> Message:
+        """A message of the model (role ``assistant``), with `tool_calls` where it makes any."""
+        fields["tool_calls"] = tuple(fields.get("tool_calls", ()))
+        return cls("assistant", content, **fields)
+
+    @classmethod
+    def system(cls, content: str | list[Block], **fields: Any) -> Message:
+        """Instructions (role ``system``). Windows keep them."""
+        return cls("system", content, **fields)
+
+    @classmethod
+    def developer(cls, content: str | list[Block], **fields: Any) -> Message:
+        """Instructions (role ``developer``). Windows keep them."""
+        return cls("developer", content, **fields)
+
+    @classmethod
+    def tool(cls, content: str | list[Block], *, tool_call_id: str, **fields: Any) -> Message:
+        """The result of the tool call that has this id (role ``tool``)."""
+        return cls("tool", content, tool_call_id=tool_call_id, **fields)
+
+    def _repr_html_(self) -> str:
+        return _html.messages([self])
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a session beside its messages."""
+
+    user_id: str
+    session_id: str
+    create_time: int
+    """µs since the epoch."""
+    update_time: int
+    """µs since the epoch: the last write. Sessions are listed by it."""
+    version: int
+    """Counts the writes; what ``if_version`` compares."""
+    message_count: int
+    title: str | None = None
+    summary: str | None = None
+    expires_at: int | None = None
+    """µs since the epoch; None where the session has no time to live."""
+    ttl: float | None = None
+    """Seconds that the session lives on after each write; None without a time to live."""
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        return _html.sessions([self])
+
+
+class MessageList(list[Message]):
+    """A list of messages that shows itself in a notebook."""
+
+    def _repr_html_(self) -> str:
+        return _html.messages(self)
+
+
+class LeftOut(NamedTuple):
+    """A message, or a part of one, that a window did not show, and why."""
+
+    message: Message
+    reason: str
+
+
+class WindowReport(msgspec.Struct, frozen=True):
+    """A window with its reasons (``explain=True``)."""
+
+    messages: MessageList
+    """What the model sees, in reading order."""
+    left_out: list[LeftOut]
+    """What was read and not shown, in reading order. Messages older than what had to be read
+    are not read to be listed here: see `older`."""
+    older: bool
+    """Whether the session holds messages before the window that were not read."""
+    tokens: int | None = None
+    """The token counter's sum over `messages`; None where no counter was asked."""
+
+    def _repr_html_(self) -> str:
+        return _html.window(self)
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """A part of a listing."""
+
+    items: list[T]
+    next_cursor: str | None = None
+    """Give it back as ``cursor=`` for what follows; None at the end. Opaque, and valid while
+    others write."""
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def _repr_html_(self) -> str:
+        return _html.page(self)
+
+
+class Erased(NamedTuple):
+    """The receipt of a deletion. True where anything went."""
+
+    sessions: int = 0
+    messages: int = 0
+
+    def __bool__(self) -> bool:
+        return self.sessions > 0 or self.messages > 0
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """What a store holds."""
+
+    users: int
+    sessions: int
+    """Live sessions."""
+    messages: int
+    """Messages of live sessions."""
+    expired_sessions: int = 0
+    """Past their time to live, not yet purged; no reader sees them."""
+    bytes: int | None = None
+    """Size on disk or in the server, where the engine can tell."""
+
+
+class Problem(NamedTuple):
+    """One finding of ``verify()``."""
+
+    user_id: str | None
+    session_id: str | None
+    message_id: str | None
+    what: str

@@ -168,7 +168,7 @@ def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
         return change(value)
     if isinstance(value, dict):
         return {change(k): _map_strings(v, change) for k, v in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_map_strings(v, change) for v in value]
     return value
 

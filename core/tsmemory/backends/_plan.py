@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from tsmemory._codec import encode_message
 from tsmemory.backends.base import UNSET, Change, Key, Position, SessionPatch
 from tsmemory.errors import ConflictError
 from tsmemory.model import Message, Session
 
-__all__ = ["Head", "Plan", "is_expired", "plan"]
+__all__ = ["Head", "Plan", "at_time", "bodies", "is_expired", "mentioned", "plan"]
 
 
 class Head(NamedTuple):
@@ -45,6 +46,17 @@ class Plan(NamedTuple):
 def is_expired(session: Session, now: int) -> bool:
     """Whether a session's time to live is over at `now` (µs)."""
     return session.expires_at is not None and session.expires_at <= now
+
+
+def bodies(change: Change, limit: int | None = None) -> dict[str, bytes]:
+    """The encoded messages of a change, by id: of two appended with one id the first counts.
+
+    Raises:
+        InvalidInputError: a message that cannot be stored, or is over `limit` bytes.
+    """
+    encoded = {m.message_id: encode_message(m, limit) for m in reversed(change.append)}
+    encoded.update((m.message_id, encode_message(m, limit)) for m in change.put)
+    return encoded
 
 
 def mentioned(change: Change) -> list[str]:

@@ -12,9 +12,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from tsmemory._codec import decode_message, decode_session, encode_message, encode_session
+from tsmemory._codec import decode_message, decode_session, encode_session
 from tsmemory._urls import split_url
-from tsmemory.backends._plan import Head, is_expired, mentioned, plan
+from tsmemory.backends._plan import Head, bodies, is_expired, mentioned, plan
 from tsmemory.backends._query import corrupt_message, corrupt_session, passes, session_rows
 from tsmemory.backends._steps import LocalBackend
 from tsmemory.backends.base import (
@@ -166,7 +166,7 @@ class MemoryBackend(LocalBackend):
 
     @immediate
     def commit(self, key: Key, change: Change) -> Outcome:
-        bodies = {m.message_id: encode_message(m) for m in (*change.append, *change.put)}
+        encoded = bodies(change)
         with self._lock:
             kept = self._live(key)
             found = kept.bodies if kept else {}
@@ -194,7 +194,7 @@ class MemoryBackend(LocalBackend):
                 for message in planned.overwrite:
                     kept.remove(message.message_id)
                 for message in planned.insert + planned.overwrite:
-                    kept.insert(message, bodies[message.message_id])
+                    kept.insert(message, encoded[message.message_id])
                 self._evict()
             stored = []
             for planned_row in planned.stored:

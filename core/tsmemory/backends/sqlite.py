@@ -27,9 +27,9 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote
 from warnings import warn
 
-from tsmemory._codec import decode_message, decode_session, encode_message, encode_session
+from tsmemory._codec import decode_message, decode_session, encode_session
 from tsmemory._urls import split_url
-from tsmemory.backends._plan import Head, mentioned, plan
+from tsmemory.backends._plan import Head, bodies, mentioned, plan
 from tsmemory.backends._query import corrupt_message, passes
 from tsmemory.backends._steps import LocalBackend
 from tsmemory.backends.base import (
@@ -392,7 +392,7 @@ class SQLiteBackend(LocalBackend):
 
     @immediate
     def commit(self, key: Key, change: Change) -> Outcome:
-        bodies = {m.message_id: encode_message(m, _MAX_BODY) for m in change.append + change.put}
+        encoded = bodies(change, _MAX_BODY)
         with self._transaction() as db:
             now = self.clock()
             found = db.execute(
@@ -436,7 +436,7 @@ class SQLiteBackend(LocalBackend):
                 db.executemany(
                     _WRITE_MESSAGE,
                     [
-                        (pk, m.create_time, m.message_id, is_pinned(m.role), bodies[m.message_id])
+                        (pk, m.create_time, m.message_id, is_pinned(m.role), encoded[m.message_id])
                         for m in planned.insert + planned.overwrite
                     ],
                 )

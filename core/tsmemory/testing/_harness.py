@@ -1,0 +1,87 @@
+"""What the conformance suite needs to run one set of test bodies in both colours."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tsmemory.backends.base import Backend
+from tsmemory.store import Conversation, Store
+
+__all__ = ["Colour", "Engine"]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What a backend's author gives the suite: fresh, empty storage, and ways around the API."""
+
+    open: Callable[[], Backend]
+    """Opens that storage; called several times, as other processes would. An engine without
+    storage outside the object (memory) returns the same one."""
+    damage: Callable[[str, str, str | None], None] | None = None
+    """Makes a stored record undecodable, behind the API's back: (user_id, session_id,
+    message_id), message_id None for the session's own record. Without it the tests of broken
+    records are skipped."""
+    client_clock: bool = True
+    """Whether times come from `Backend.clock`, which a test may then set."""
+
+
+class Colour:
+    """Calls operations by their plain names, in one colour or the other."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._loop = asyncio.new_event_loop() if name == "async" else None
+
+    def store(self, store: Store) -> Any:
+        """`store` with every operation a plain call; iterators come as lists."""
+        return _Face(store, self)
+
+    def run(self, target: Any, name: str, args: Any, kwargs: Any) -> Any:
+        if self._loop is None:
+            result = getattr(target, name)(*args, **kwargs)
+            return list(result) if inspect.isgenerator(result) else result
+        found = getattr(target, f"a{name}")(*args, **kwargs)
+        return self._loop.run_until_complete(_finish(found))
+
+    def close(self, *stores: Store) -> None:
+        for store in stores:
+            if self._loop is None:
+                store.close()
+            else:
+                self._loop.run_until_complete(store.aclose())
+        if self._loop is not None:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+
+
+async def _finish(found: Any) -> Any:
+    if inspect.isasyncgen(found):
+        return [item async for item in found]
+    return await found
+
+
+class _Face:
+    """A store or a conversation, its operations in the colour chosen."""
+
+    def __init__(self, target: Store | Conversation, colour: Colour) -> None:
+        self._target = target
+        self._colour = colour
+
+    def conversation(self, *args: Any, **kwargs: Any) -> _Face:
+        assert isinstance(self._target, Store)
+        return _Face(self._target.conversation(*args, **kwargs), self._colour)
+
+    def __getattr__(self, name: str) -> Any:
+        if not hasattr(self._target, f"a{name}"):
+            return getattr(self._target, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = self._colour.run(self._target, name, args, kwargs)
+            return _Face(result, self._colour) if isinstance(result, Conversation) else result
+
+        return call

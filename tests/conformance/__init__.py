@@ -1,0 +1,1 @@
+"""The whole conformance suite, over each engine: a fixture each."""

@@ -23,6 +23,7 @@ import math
 import re
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -86,12 +87,12 @@ _RICH: dict[type, tuple[str, Callable[[Any], Any]]] = {
 }
 
 _UNTAG: dict[str, Callable[[Any], Any]] = {
-    "$bytes": base64.b64decode,
+    "$bytes": partial(base64.b64decode, validate=True),
     "$float": float,
     "$datetime": dt.datetime.fromisoformat,
     "$date": dt.date.fromisoformat,
     "$time": dt.time.fromisoformat,
-    "$timedelta": lambda v: dt.timedelta(*v),
+    "$timedelta": lambda v: dt.timedelta(v[0], v[1], v[2]),
     "$decimal": decimal.Decimal,
     "$uuid": uuid.UUID,
     "$tuple": tuple,
@@ -157,6 +158,14 @@ def _untag(value: Any) -> Any:
     if type(value) is list:
         return [_untag(v) for v in value]
     return value
+
+
+def _restore(value: Any) -> Any:
+    """`value` without its tags; ValueError where a tag does not hold what it says."""
+    try:
+        return _untag(value)
+    except (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"a tagged value does not read: {error}") from error
 
 
 _SURROGATE = re.compile("[\\\\\ud800-\udfff]")
@@ -255,8 +264,8 @@ def decode_message(data: bytes, message_id: str, create_time: int) -> Message:
     content, calls = body.content, body.tool_calls
     metadata, extensions = body.metadata, body.extensions
     if b'"$' in data:
-        content, metadata, extensions = _untag(content), _untag(metadata), _untag(extensions)
-        calls = tuple(ToolCall(c.id, c.name, _untag(c.arguments), c.error) for c in calls)
+        content, metadata, extensions = map(_restore, (content, metadata, extensions))
+        calls = tuple(ToolCall(c.id, c.name, _restore(c.arguments), c.error) for c in calls)
     return Message(
         body.role,
         content,
@@ -293,7 +302,7 @@ def decode_session(data: bytes) -> tuple[str | None, str | None, dict[str, Any]]
     body = _unescape_record(data, _SessionBody) if escaped else _decode_session_body(data)
     if body.v != VERSION:
         raise ValueError(f"written in format {body.v}; this release reads format {VERSION}")
-    metadata = _untag(body.metadata) if b'"$' in data else body.metadata
+    metadata = _restore(body.metadata) if b'"$' in data else body.metadata
     return body.title, body.summary, metadata
 
 
@@ -319,4 +328,4 @@ def decode_value(data: bytes) -> Any:
         plain = _unescape_record(data, list[Any])
     else:
         plain = cast("list[Any]", _decode_any(data))
-    return _untag(plain[0])
+    return _restore(plain[0])

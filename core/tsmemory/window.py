@@ -146,9 +146,13 @@ def cut(
     edge = edge or 0
     if not complete and edge < ORPHAN_REACH and any(i >= edge for i in orphans):
         return None
-    begin = min((u.first for u in units if u.newest >= edge), default=len(tail))
 
     bodies = [u for u in units if not is_pinned(u.messages[0].role)]
+    if not bodies and not complete:
+        return None
+    begin = min((u.first for u in units if u.newest >= edge), default=len(tail))
+    if bodies and not any(u.newest >= edge for u in bodies):
+        begin = bodies[-1].first  # all that was asked for cannot be shown: show the newest that can
     first = begin
     if window.start == "user" and not everything:
         users = [u.first for u in bodies if u.messages[0].role == "user"]

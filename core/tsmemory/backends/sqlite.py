@@ -539,34 +539,44 @@ class SQLiteBackend(LocalBackend):
 
     @immediate
     def verify(self) -> list[Problem]:
-        problems = []
+        problems: list[Problem] = []
         with self._connection() as db:
-            for (finding,) in db.execute("PRAGMA integrity_check"):
-                if finding != "ok":
-                    problems.append(Problem(None, None, None, f"integrity_check: {finding}"))
-            for found in db.execute(f"SELECT {_SESSION} FROM sessions"):
-                row = _Row(*found)
-                session = row.session()
-                if isinstance(session, CorruptRecordError):
-                    problems.append(Problem(row.user_id, row.session_id, None, session.reason))
-            for user_id, session_id, kept, counted in db.execute(
-                "SELECT user_id, session_id, message_count, "
-                "(SELECT count(*) FROM messages WHERE session = sessions.pk) AS counted "
-                "FROM sessions WHERE message_count != counted"
-            ):
-                what = f"message_count is {kept}, but there are {counted} messages"
-                problems.append(Problem(user_id, session_id, None, what))
-            for user_id, session_id, created, mid, body in db.execute(
-                "SELECT user_id, session_id, messages.create_time, message_id, messages.body "
-                "FROM messages LEFT JOIN sessions ON sessions.pk = messages.session"
-            ):
-                if user_id is None:
-                    problems.append(Problem(None, None, mid, "belongs to no session"))
-                    continue
-                message = _message(Key(user_id, session_id), created, mid, body)
-                if isinstance(message, CorruptRecordError):
-                    problems.append(Problem(user_id, session_id, mid, message.reason))
+            try:
+                for problem in _findings(db):
+                    problems.append(problem)  # noqa: PERF402  # keep those before an error
+            except sqlite3.OperationalError:
+                raise  # a lock, not damage
+            except sqlite3.DatabaseError as error:
+                problems.append(Problem(None, None, None, f"the file cannot be read on: {error}"))
         return problems
+
+
+def _findings(db: sqlite3.Connection) -> Iterator[Problem]:
+    for (finding,) in db.execute("PRAGMA integrity_check"):
+        if finding != "ok":
+            yield Problem(None, None, None, f"integrity_check: {finding}")
+    for found in db.execute(f"SELECT {_SESSION} FROM sessions"):
+        row = _Row(*found)
+        session = row.session()
+        if isinstance(session, CorruptRecordError):
+            yield Problem(row.user_id, row.session_id, None, session.reason)
+    for user_id, session_id, kept, counted in db.execute(
+        "SELECT user_id, session_id, message_count, "
+        "(SELECT count(*) FROM messages WHERE session = sessions.pk) AS counted "
+        "FROM sessions WHERE message_count != counted"
+    ):
+        what = f"message_count is {kept}, but there are {counted} messages"
+        yield Problem(user_id, session_id, None, what)
+    for user_id, session_id, created, mid, body in db.execute(
+        "SELECT user_id, session_id, messages.create_time, message_id, messages.body "
+        "FROM messages LEFT JOIN sessions ON sessions.pk = messages.session"
+    ):
+        if user_id is None:
+            yield Problem(None, None, mid, "belongs to no session")
+            continue
+        message = _message(Key(user_id, session_id), created, mid, body)
+        if isinstance(message, CorruptRecordError):
+            yield Problem(user_id, session_id, mid, message.reason)
 
 
 def _message(

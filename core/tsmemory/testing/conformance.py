@@ -10,7 +10,7 @@ import datetime as dt
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -97,6 +97,12 @@ TEXTS = (
 
 def _texts(messages: Any) -> list[str]:
     return [m.text for m in messages]
+
+
+def _refused(*calls: Callable[[], Any]) -> None:
+    for call in calls:
+        with pytest.raises(InvalidInputError):
+            call()
 
 
 def _say(*texts: str, **fields: Any) -> list[Message]:
@@ -792,13 +798,11 @@ class BackendConformance:
     def test_messages_that_are_none(self, chat: Any, bad: Any) -> None:
         chat.append(*_say("before"))
         before = chat.session()
-        for write in (
+        _refused(
             lambda: chat.append(Message.user("good"), bad),
             lambda: chat.put_message(bad),
             lambda: chat.replace([bad]),
-        ):
-            with pytest.raises(InvalidInputError):
-                write()
+        )
         assert _texts(chat.list_messages()) == ["before"]
         assert chat.session() == before
 
@@ -811,7 +815,7 @@ class BackendConformance:
 
     def test_arguments_that_are_none(self, store: Any, chat: Any) -> None:
         chat.append(*_say("a"))
-        for call in (
+        _refused(
             lambda: chat.list_messages(limit=0),
             lambda: chat.list_messages(limit=True),
             lambda: chat.list_messages(order="up"),
@@ -834,9 +838,7 @@ class BackendConformance:
             lambda: chat.fork("session"),
             lambda: store.list_sessions(limit=-1),
             lambda: store.list_sessions(user_id=None),
-        ):
-            with pytest.raises(InvalidInputError):
-                call()
+        )
         assert _texts(chat.list_messages()) == ["a"]
         assert chat.session().version == 1
 

@@ -279,7 +279,7 @@ def run_against_oracle(
         AssertionError: the backend and the dict disagree; the sequence is printed.
     """
     machine = type("StoreMachine", (StoreMachine,), {"open_backend": staticmethod(open_backend)})
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis: untyped
+    run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=examples,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tsmemory import Message, ToolCall
+from tsmemory import Message
 from tsmemory.model import is_pinned
 
 
@@ -37,22 +37,6 @@ def refusal(messages: Sequence[Message]) -> str | None:
 def first_other(messages: Sequence[Message]) -> str | None:
     """The role of the first message that is no instruction."""
     return next((m.role for m in messages if not is_pinned(m.role)), None)
-
-
-def from_openai(raw: dict[str, Any], **fields: Any) -> Message:
-    """A message of the OpenAI chat format, as far as the sample conversations use it."""
-    calls = tuple(
-        ToolCall(c["id"], c["function"]["name"], json.loads(c["function"]["arguments"]))
-        for c in raw.get("tool_calls") or ()
-    )
-    return Message(
-        raw["role"],
-        raw.get("content") or "",
-        name=raw.get("name"),
-        tool_calls=calls,
-        tool_call_id=raw.get("tool_call_id"),
-        **fields,
-    )
 
 
 @cache

@@ -40,6 +40,7 @@ from tsmemory.model import (
     ToolCall,
     WindowReport,
 )
+from tsmemory.openai_format import from_openai, to_openai
 from tsmemory.store import Conversation, Store
 from tsmemory.window import Window, count_tokens
 
@@ -73,6 +74,8 @@ __all__ = [
     "Window",
     "WindowReport",
     "count_tokens",
+    "from_openai",
     "open_store",
+    "to_openai",
     "where",
 ]

@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests._chat_api import conversations, first_other, from_openai, refusal
-from tsmemory import InvalidInputError, Message, ToolCall, Window, count_tokens, open_store
+from tests._chat_api import conversations, first_other, refusal
+from tsmemory import (
+    InvalidInputError,
+    Message,
+    ToolCall,
+    Window,
+    count_tokens,
+    from_openai,
+    open_store,
+)
 from tsmemory.model import is_pinned
 from tsmemory.window import ORPHAN_REACH, cut
 

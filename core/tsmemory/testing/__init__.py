@@ -13,8 +13,26 @@ compared with a plain dict.
 
 from __future__ import annotations
 
-from tsmemory.testing._harness import Colour, Engine
-from tsmemory.testing.conformance import BackendConformance
-from tsmemory.testing.oracle import run_against_oracle
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tsmemory.testing._harness import Colour, Engine
+    from tsmemory.testing.conformance import BackendConformance
+    from tsmemory.testing.oracle import run_against_oracle
 
 __all__ = ["BackendConformance", "Colour", "Engine", "run_against_oracle"]
+
+_MODULES = {
+    "BackendConformance": "conformance",
+    "Colour": "_harness",
+    "Engine": "_harness",
+    "run_against_oracle": "oracle",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy: the local servers beside these run where pytest and hypothesis are not installed.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,1 @@
+"""The demo: one conversation, two processes, two frameworks. ``python -m tsmemory.demo``."""

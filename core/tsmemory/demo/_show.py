@@ -1,0 +1,102 @@
+"""What the demo prints: conversations, windows and sessions, for a terminal (rich)."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterable
+
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from tsmemory import Message, Session, WindowReport
+
+__all__ = ["console", "exchange", "heading", "sessions", "transcript", "window"]
+
+console = Console(highlight=False, soft_wrap=False)
+_COLOURS = {
+    "user": "cyan",
+    "assistant": "green",
+    "system": "magenta",
+    "developer": "magenta",
+    "tool": "yellow",
+    "function": "yellow",
+}
+_MAX_TEXT = 320  # characters of one message
+
+
+def heading(title: str, note: str = "") -> None:
+    """The title of a part, and a line on it."""
+    console.print()
+    console.print(Rule(f"[bold]{title}", align="left", style="dim"))
+    if note:
+        console.print(Text(note, style="dim"))
+
+
+def exchange(said: str, reply: str) -> None:
+    """A question and its answer."""
+    console.print(_line(Message.user(said)))
+    console.print(_line(Message.assistant(reply)))
+
+
+def _clean(text: str) -> str:
+    # What cannot be written (lone surrogates) or would act on a terminal (control characters).
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+
+
+def _line(message: Message, reason: str = "") -> Padding:
+    colour = _COLOURS.get(message.role, "white")
+    text = _clean(message.text)
+    if len(text) > _MAX_TEXT:
+        text = f"{text[:_MAX_TEXT].rstrip()} … ({len(message.text):,} characters)"
+    body = Text()
+    body.append(f"{_clean(message.role):>9} ", style=f"bold {colour}")
+    body.append(text, style="dim strike" if reason else "")
+    for call in message.tool_calls:
+        arguments = call.arguments
+        if not isinstance(arguments, str):
+            arguments = json.dumps(arguments, ensure_ascii=False, default=str)
+        body.append(f"\n          → {_clean(call.name)}({_clean(arguments)[:_MAX_TEXT]})", "yellow")
+    if reason:
+        body.append(f"\n          {reason}", style="italic red")
+    return Padding(body, (0, 0, 0, 1))
+
+
+def transcript(messages: Iterable[Message], title: str) -> None:
+    """A conversation, as it is stored."""
+    console.print(Panel(Group(*map(_line, messages)), title=title, title_align="left"))
+
+
+def window(report: WindowReport, title: str, out: int = 6) -> None:
+    """What the model sees, and the newest `out` messages that it does not."""
+    lines = [_line(message) for message in report.messages]
+    hidden = len(report.left_out) - out
+    if report.left_out:
+        lines.append(
+            Padding(Text(f"left out ({len(report.left_out)}):", style="dim"), (1, 0, 0, 1))
+        )
+        if hidden > 0:
+            lines.append(Padding(Text(f"… {hidden} more", style="dim"), (0, 0, 0, 1)))
+        lines += [_line(message, reason) for message, reason in report.left_out[-out:]]
+    console.print(Panel(Group(*lines), title=title, title_align="left", border_style="green"))
+
+
+def sessions(found: Iterable[Session], title: str) -> None:
+    """A table of sessions."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+    for name in ("user", "session", "title"):
+        table.add_column(name, overflow="fold")
+    table.add_column("last activity (UTC)", no_wrap=True)
+    table.add_column("messages", justify="right")
+    for s in found:
+        time = dt.datetime.fromtimestamp(s.update_time / 1e6, dt.timezone.utc)
+        table.add_row(
+            *map(_clean, (s.user_id, s.session_id, s.title or "", f"{time:%Y-%m-%d %H:%M:%S}")),
+            str(s.message_count),
+        )
+    console.print(table)

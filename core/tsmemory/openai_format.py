@@ -1,0 +1,213 @@
+"""The OpenAI chat format, both ways: the bridge to everything that speaks it.
+
+The format is that of the ``messages`` of the Chat Completions API
+(https://platform.openai.com/docs/api-reference/chat/create). There and back is exact: what the
+neutral fields cannot say (a null content, how a call's arguments were spaced, a field that is not
+known here) is kept in ``extensions["openai"]``, or in a block's ``origin``.
+
+A call's arguments are text there and a dict here, or text here too where they are no JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tsmemory.errors import InvalidInputError
+from tsmemory.model import Block, Message, ToolCall
+
+__all__ = ["from_openai", "to_openai"]
+
+_KNOWN = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
+_ABSENT = False  # stands for a content that is not even null
+_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,([A-Za-z0-9+/]*=*)")
+
+
+def from_openai(raw: Mapping[str, Any], **fields: Any) -> Message:
+    """A message of the OpenAI chat format as a neutral one.
+
+    Args:
+        raw: the message: ``role``, ``content``, and what else the format has.
+        fields: further fields of the `Message`, as ``message_id=``.
+
+    Raises:
+        InvalidInputError: it has no role, or a content or call of another shape.
+    """
+    role = raw.get("role")
+    if not isinstance(role, str):
+        raise InvalidInputError("a message of the OpenAI chat format has a text 'role'")
+    kept: dict[str, Any] = {k: v for k, v in raw.items() if k not in _KNOWN}
+    content = raw.get("content")
+    if isinstance(content, list):
+        content = [_block(part) for part in content]
+    elif content is not None and not isinstance(content, str):
+        raise InvalidInputError(f"content is text, a list of parts or null, not {content!r:.80}")
+    elif not content:
+        empty = content if "content" in raw else _ABSENT
+        if empty != _usual_empty(bool(raw.get("tool_calls"))):
+            kept["content"] = empty
+        content = ""
+    calls: list[ToolCall] = []
+    for i, call in enumerate(raw.get("tool_calls") or ()):
+        calls.append(_call(call))
+        if _raw_call(calls[-1]) != call:
+            kept.setdefault("tool_calls", {})[str(i)] = dict(call)
+    for key in ("name", "tool_calls", "tool_call_id"):
+        if key in raw and not raw[key]:
+            kept[f"empty_{key}"] = raw[key]
+    extensions = {"openai": kept} if kept else {}
+    return Message(
+        role,
+        content,
+        name=raw.get("name"),
+        tool_calls=tuple(calls),
+        tool_call_id=raw.get("tool_call_id"),
+        extensions=extensions,
+        **fields,
+    )
+
+
+def to_openai(message: Message) -> dict[str, Any]:
+    """A message as the OpenAI chat format has it: a dict that JSON can hold.
+
+    Reasoning and blocks that only another provider knows are left out, as the API has no place for
+    them; calls stand in ``tool_calls`` alone.
+    """
+    kept = dict(message.extensions.get("openai") or {})
+    raw_calls = kept.pop("tool_calls", {})
+    empty = kept.pop("content", _usual_empty(bool(message.tool_calls)))
+    content: Any = message.content
+    if not isinstance(content, str):
+        content = [part for part in map(_as_part, content) if part is not None]
+    elif not content:
+        content = empty
+    raw: dict[str, Any] = {"role": message.role}
+    if content is not _ABSENT:
+        raw["content"] = content
+    if message.name is not None:
+        raw["name"] = message.name
+    if message.tool_calls:
+        raw["tool_calls"] = [
+            _restored(call, raw_calls) or _raw_call(call) for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        raw["tool_call_id"] = message.tool_call_id
+    for key, value in kept.items():
+        raw[key.removeprefix("empty_")] = value
+    return raw
+
+
+def _usual_empty(has_calls: bool) -> str | None:
+    """How the API writes a message without content: null beside calls."""
+    return None if has_calls else ""
+
+
+# -- calls -------------------------------------------------------------------------------------
+
+
+def _call(raw: Any) -> ToolCall:
+    try:
+        function = raw["function"]
+        text = function["arguments"]
+        return ToolCall(raw.get("id"), function["name"], _arguments(text))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InvalidInputError(
+            "a tool call of the OpenAI chat format has an 'id' and a 'function' with 'name' and "
+            f"'arguments', not {raw!r:.120}"
+        ) from error
+
+
+def _arguments(text: str) -> dict[str, Any] | str:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return text
+    return found if isinstance(found, dict) else text
+
+
+def _raw_call(call: ToolCall) -> dict[str, Any]:
+    text = call.arguments
+    if not isinstance(text, str):
+        text = json.dumps(text)
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": text}}
+
+
+def _restored(call: ToolCall, raw_calls: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The call as it came, where it did not look as ours would; by what it says, not by its place,
+    for a window may have left out the one before it."""
+    return next((dict(raw) for raw in raw_calls.values() if _call(raw) == call), None)
+
+
+# -- content -----------------------------------------------------------------------------------
+
+
+def _block(part: Any) -> Block:
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+        raise InvalidInputError(f"a content part is a dict with a text 'type', not {part!r:.120}")
+    block = _as_block(part)
+    if block is not None and _as_part(block) == part:
+        return block
+    return {"type": "non_standard", "value": part, "origin": {"openai": True}}
+
+
+def _as_block(part: dict[str, Any]) -> Block | None:
+    kind = part["type"]
+    body = part.get(kind)
+    if kind == "text":
+        return {"type": "text", "text": body} if isinstance(body, str) else None
+    if not isinstance(body, dict):
+        return None
+    if kind == "image_url" and isinstance(body.get("url"), str):
+        image = {"type": "image", **_source(body["url"])}
+        if "detail" in body:
+            image["origin"] = {"openai": {"detail": body["detail"]}}
+        return image
+    if kind == "input_audio" and isinstance(body.get("data"), str):
+        return {"type": "audio", "base64": body["data"], "mime_type": f"audio/{body.get('format')}"}
+    if kind == "file":
+        file: Block = {"type": "file"}
+        if isinstance(body.get("file_id"), str):
+            file["file_id"] = body["file_id"]
+        if isinstance(body.get("file_data"), str):
+            file.update(_source(body["file_data"]))
+        if "filename" in body:
+            file["extras"] = {"filename": body["filename"]}
+        return file
+    return None
+
+
+def _source(url: str) -> dict[str, Any]:
+    data = _DATA_URL.fullmatch(url)
+    return {"base64": data[2], "mime_type": data[1]} if data else {"url": url}
+
+
+def _as_part(block: Block) -> dict[str, Any] | None:
+    kind = block.get("type")
+    origin = block.get("origin")
+    ours = origin.get("openai") if isinstance(origin, dict) else None
+    if kind == "non_standard":
+        return block["value"] if ours else None
+    if kind in ("text", "text-plain"):
+        return {"type": "text", "text": block.get("text", "")}
+    url = block.get("url")
+    if "base64" in block:
+        url = f"data:{block.get('mime_type', 'application/octet-stream')};base64,{block['base64']}"
+    if kind == "image" and url is not None:
+        image = {"url": url}
+        if isinstance(ours, dict):
+            image.update(ours)
+        return {"type": "image_url", "image_url": image}
+    if kind == "audio" and "base64" in block:
+        sound = str(block.get("mime_type", "")).removeprefix("audio/")
+        return {"type": "input_audio", "input_audio": {"data": block["base64"], "format": sound}}
+    if kind == "file" and ("file_id" in block or url is not None):
+        file = {"file_id": block["file_id"]} if "file_id" in block else {}
+        if url is not None:
+            file["file_data"] = url
+        extras = block.get("extras")
+        if isinstance(extras, dict) and "filename" in extras:
+            file["filename"] = extras["filename"]
+        return {"type": "file", "file": file}
+    return None

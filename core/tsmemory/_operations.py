@@ -39,7 +39,7 @@ _ATTEMPTS = 100
 """How often a read-modify-write begins again when others write to the session in between."""
 _MARGIN = 8
 """Messages read beyond a window's `last`, to find the user message that opens it without a second
-read: most turns are shorter (median 2, nine in ten under 8 in the tau-bench airline dialogues)."""
+read: enough for 95 of 100 windows of 20 in the tau-bench airline dialogues."""
 _FIRST_READ = 64  # messages, where only a token budget says how many are needed
 _END = Position(_checks.MAX_TIME + 1, "")
 
@@ -267,7 +267,9 @@ def _place(
     return placed
 
 
-def window(backend: Backend, key: Key, policy: Window | int | None) -> Steps[WindowReport]:
+def window(
+    backend: Backend, key: Key, policy: Window | int | None, explain: bool
+) -> Steps[WindowReport]:
     policy = as_window(policy)
     if policy.last == 0:
         return WindowReport(MessageList(), [], older=False)
@@ -287,7 +289,7 @@ def window(backend: Backend, key: Key, policy: Window | int | None) -> Steps[Win
     tail: list[Message] = [_good(row) for row in reversed(found.rows)]
     complete = limit is None or len(found.rows) < limit
     while True:
-        view = cut(tail, pinned, policy, complete=complete, summary=summary)
+        view = cut(tail, pinned, policy, complete=complete, summary=summary, explain=explain)
         if view is not None:
             return view
         limit = max(len(tail), _FIRST_READ)

@@ -476,7 +476,7 @@ class Conversation:
         Raises:
             CorruptRecordError: a message that had to be read does not decode.
         """
-        report = self._run(_do.window(self.store.backend, self._key, last))
+        report = self._run(_do.window(self.store.backend, self._key, last, explain))
         return report if explain else report.messages
 
     @overload
@@ -491,7 +491,7 @@ class Conversation:
         self, last: Window | int | None = None, *, explain: bool = False
     ) -> MessageList | WindowReport:
         """Same as `window`, for asyncio."""
-        report = await self._arun(_do.window(self.store.backend, self._key, last))
+        report = await self._arun(_do.window(self.store.backend, self._key, last, explain))
         return report if explain else report.messages
 
     def list_messages(

@@ -127,6 +127,7 @@ def cut(
     *,
     complete: bool,
     summary: str | None = None,
+    explain: bool = True,
 ) -> WindowReport | None:
     """The view that `window` makes of a conversation, or None where that takes more of it.
 
@@ -135,6 +136,7 @@ def cut(
         pinned: its system and developer messages from before `tail`, in order.
         complete: `tail` is the whole conversation.
         summary: the session's, where the window asks for it.
+        explain: also name what is left out; without it the report's list is not whole.
     """
     if window.last == 0:
         return WindowReport(MessageList(), [], older=bool(tail))
@@ -166,8 +168,9 @@ def cut(
 
     instructions: list[Message] = []
     if window.system == "keep":
-        seen = {m.message_id for m in tail}
-        instructions = [m for m in pinned if m.message_id not in seen]
+        if pinned:
+            seen = {m.message_id for m in tail}
+            instructions = [m for m in pinned if m.message_id not in seen]
         instructions += [m for m in tail[:first] if is_pinned(m.role)]
     shown = [
         u
@@ -181,17 +184,8 @@ def cut(
     lead = next((i for i, m in enumerate(body) if not is_pinned(m.role)), len(body))
     messages = MessageList([*instructions, *body[:lead], *note, *body[lead:]])
 
-    if window.system == "drop":
-        left_out += [
-            LeftOut(m, "instructions are not asked for") for m in tail if is_pinned(m.role)
-        ]
-    kept = {m.message_id for m in messages} | {m.message_id for m, _ in left_out}
-    for i, m in enumerate(tail):
-        if m.message_id not in kept:
-            where = "before the window" if i < first else "over max_tokens"
-            left_out.append(LeftOut(m, where))
-    order = {m.message_id: i for i, m in enumerate(tail)}
-    left_out.sort(key=lambda out: order[out.message.message_id])
+    if explain:
+        _explain(left_out, tail, messages, window, first)
     counted = window.max_tokens is not None
     return WindowReport(
         messages,
@@ -199,6 +193,26 @@ def cut(
         older=not complete,
         tokens=sum(map(window.token_counter, messages)) if counted else None,
     )
+
+
+def _explain(
+    left_out: list[LeftOut],
+    tail: Sequence[Message],
+    messages: Sequence[Message],
+    window: Window,
+    first: int,
+) -> None:
+    """Complete `left_out` with what the cut left out, in reading order."""
+    if window.system == "drop":
+        left_out += [
+            LeftOut(m, "instructions are not asked for") for m in tail if is_pinned(m.role)
+        ]
+    kept = {m.message_id for m in messages} | {m.message_id for m, _ in left_out}
+    for i, m in enumerate(tail):
+        if m.message_id not in kept:
+            left_out.append(LeftOut(m, "before the window" if i < first else "over max_tokens"))
+    order = {m.message_id: i for i, m in enumerate(tail)}
+    left_out.sort(key=lambda out: order[out.message.message_id])
 
 
 def _edge(tail: Sequence[Message], window: Window) -> int | None:
@@ -217,6 +231,8 @@ def _edge(tail: Sequence[Message], window: Window) -> int | None:
 
 def _units(tail: Sequence[Message], window: Window) -> tuple[list[_Unit], list[LeftOut], list[int]]:
     """The tail as groups; what they leave out; and where the results without a call stand."""
+    if not any(m.tool_calls or m.role == "tool" for m in tail):
+        return [_Unit(i, i, [m]) for i, m in enumerate(tail)], [], []
     open_calls: dict[str, list[int]] = {}
     answers: dict[int, list[tuple[str, int]]] = {}
     orphans: list[int] = []

@@ -361,12 +361,14 @@ class SQLiteBackend(LocalBackend):
             )
             with self._connection() as db:
                 found = db.execute(sql, [*values, query.limit, *live]).fetchall()
-            rows = [_message(key, *row[:3]) for row in found if not row[3]]
-            ids = {row.message_id for row in rows}
-            pinned = [_message(key, *row[:3]) for row in found if row[3] and row[1] not in ids]
-            return Read(rows, pinned)
+            rows = [_message(key, *row) for row in found if not row[3]]
+            if len(rows) < len(found):  # one at the tail's own oldest time may stand in both
+                ids = {row.message_id for row in rows}
+                pinned = [_message(key, *row) for row in found if row[3] and row[1] not in ids]
+                return Read(rows, pinned)
+            return Read(rows)
         with self._connection() as db:
-            messages = (_message(key, *found[:3]) for found in _select(db, sql, values, query))
+            messages = (_message(key, *found) for found in _select(db, sql, values, query))
             return Read(_first(messages, query))
 
     @immediate
@@ -383,7 +385,7 @@ class SQLiteBackend(LocalBackend):
             for some, marks in _chunks(ids)
             for found in db.execute(
                 "SELECT create_time, message_id, body FROM messages "
-                f"WHERE session = ? AND message_id IN ({marks})",
+                f"INDEXED BY messages_by_id WHERE session = ? AND message_id IN ({marks})",
                 (pk, *some),
             )
         ]
@@ -414,7 +416,7 @@ class SQLiteBackend(LocalBackend):
                     for some, marks in _chunks(mentioned(change))
                     for created, mid in db.execute(
                         "SELECT create_time, message_id FROM messages "
-                        f"WHERE session = ? AND message_id IN ({marks})",
+                        f"INDEXED BY messages_by_id WHERE session = ? AND message_id IN ({marks})",
                         (row.pk, *some),
                     )
                 }
@@ -580,7 +582,7 @@ def _findings(db: sqlite3.Connection) -> Iterator[Problem]:
 
 
 def _message(
-    key: Key, create_time: int, message_id: str, body: Any
+    key: Key, create_time: int, message_id: str, body: Any, _pinned: int = 0
 ) -> Message | CorruptRecordError:
     try:
         if not isinstance(body, bytes):

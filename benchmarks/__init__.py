@@ -1,0 +1,1 @@
+"""Speed and cost, as ratios and counts. ``python -m benchmarks``."""

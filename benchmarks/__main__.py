@@ -1,0 +1,13 @@
+"""Run the benchmarks: ``python -m benchmarks [NAME …]``; without a name, all of them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+NAMES = ("sqlite",)
+
+for name in sys.argv[1:] or NAMES:
+    if name not in NAMES:
+        raise SystemExit(f"no benchmark {name!r}; one of {', '.join(NAMES)}")
+    importlib.import_module(f"benchmarks.{name}").main()

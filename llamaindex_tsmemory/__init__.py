@@ -1,1 +1,15 @@
-"""LlamaIndex."""
+"""tsmemory for LlamaIndex: conversations in the store you run, as a LlamaIndex chat store.
+
+from llama_index.core.memory import ChatMemoryBuffer
+from llamaindex_tsmemory import TSMemoryChatStore
+
+store = TSMemoryChatStore("sqlite:///chat.db", user_id="user-123")
+memory = ChatMemoryBuffer.from_defaults(chat_store=store, chat_store_key="session-456")
+"""
+
+from __future__ import annotations
+
+from llamaindex_tsmemory._mapping import from_neutral, to_neutral
+from llamaindex_tsmemory.chat_store import TSMemoryChatStore
+
+__all__ = ["TSMemoryChatStore", "from_neutral", "to_neutral"]

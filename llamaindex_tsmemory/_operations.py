@@ -1,0 +1,303 @@
+"""What a chat store does with a conversation, written once for both colours.
+
+Each function is a generator: it yields the calls that it makes on the `Conversation`, is sent what
+they return, and returns its result. `run` makes them plainly, `arun` awaits their ``a`` twins.
+
+Positions are those of the list that `get_messages` gives: of the transcript, or of its window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from difflib import SequenceMatcher
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from llama_index.core.base.llms.types import ChatMessage
+
+from llamaindex_tsmemory._mapping import from_neutral, to_neutral
+from llamaindex_tsmemory._values import same
+from tsmemory import (
+    Conversation,
+    CorruptRecordError,
+    InvalidInputError,
+    Message,
+    Window,
+)
+
+__all__ = [
+    "Policy",
+    "add",
+    "arun",
+    "delete_all",
+    "delete_at",
+    "get",
+    "replace",
+    "run",
+]
+
+T = TypeVar("T")
+Policy: TypeAlias = "Window | int | None"
+_PAGE = 500  # messages a read: few round trips, bounded memory
+
+
+class Call(NamedTuple):
+    method: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}  # noqa: RUF012  # never changed
+
+
+Steps: TypeAlias = Generator[Call, Any, T]
+
+
+def run(chat: Conversation, steps: Steps[T]) -> T:
+    """Drive an operation with the plain methods of `chat`."""
+    answer = None
+    while True:
+        try:
+            call = steps.send(answer)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        answer = getattr(chat, call.method)(*call.args, **call.kwargs)
+
+
+async def arun(chat: Conversation, steps: Steps[T]) -> T:
+    """Same as `run`, with the asynchronous twins."""
+    answer = None
+    while True:
+        try:
+            call = steps.send(answer)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        answer = await getattr(chat, f"a{call.method}")(*call.args, **call.kwargs)
+
+
+# -- reading -----------------------------------------------------------------------------------
+
+
+def get(chat: Conversation, policy: Policy) -> Steps[list[ChatMessage]]:
+    return [_read(chat, m) for m in (yield from _view(policy))]
+
+
+def _read(chat: Conversation, message: Message) -> ChatMessage:
+    try:
+        return from_neutral(message)
+    except InvalidInputError as error:
+        raise CorruptRecordError(
+            str(error),
+            user_id=chat.user_id,
+            session_id=chat.session_id,
+            message_id=message.message_id,
+            create_time=message.create_time or 0,
+        ) from error
+
+
+def _view(policy: Policy) -> Steps[list[Message]]:
+    """What `get_messages` shows."""
+    if policy is None:
+        return (yield from _transcript())
+    return (yield Call("window", (policy,)))  # type: ignore[no-any-return]
+
+
+def _transcript(**query: Any) -> Steps[list[Message]]:
+    found: list[Message] = []
+    cursor = None
+    while True:
+        page = yield Call("list_messages", (), {"limit": _PAGE, "cursor": cursor, **query})
+        found += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
+def _is_stored(message: Message, view: Sequence[Message]) -> bool:
+    """False for what a window adds: the summary, a result for a call that never got one."""
+    caller, mark, _ = message.message_id.rpartition("#")
+    made_up = mark and any(m.message_id == caller and m.tool_calls for m in view)
+    return message.create_time is not None and not made_up
+
+
+# -- adding ------------------------------------------------------------------------------------
+
+
+def add(policy: Policy, message: ChatMessage, position: int | None) -> Steps[None]:
+    new = to_neutral(message)
+    if position is None:
+        yield Call("append", (new,))
+        return
+    view = yield from _view(policy)
+    behind = view[_check_position(position) :]
+    yield from _insert([new], next((m for m in behind if _is_stored(m, view)), None))
+
+
+def _check_position(position: Any) -> int:
+    if not isinstance(position, int):
+        raise InvalidInputError(f"idx is an int, not {type(position).__name__}")
+    return position
+
+
+def _insert(new: list[Message], anchor: Message | None) -> Steps[None]:
+    """Write `new` right before `anchor`; at the end, where that is None.
+
+    By giving them times between it and what stands before. Only where there is no room (a batch
+    gets successive microseconds) the messages from `anchor` on move, by as little as can be.
+    """
+    if anchor is None:
+        yield Call("append", tuple(new))
+        return
+    end = anchor.create_time or 0
+    query = {"order": "desc", "created_to": end, "limit": _PAGE}
+    before = (yield Call("list_messages", (), query)).items
+    at = next((i for i, m in enumerate(before) if m.message_id == anchor.message_id), -1)
+    previous = next((m.create_time or 0 for m in before[at + 1 :]), max(-1, end - len(new) - 1))
+    placed = [_at(m, previous + 1 + i) for i, m in enumerate(new)]
+    last = previous + len(new)
+    if last >= end:
+        # Those that share anchor's time and stand before it stay where they are.
+        ahead = {m.message_id for m in before[at + 1 :]}
+        for message in (yield from _transcript(created_from=end)):
+            if message.message_id in ahead:
+                continue
+            if (message.create_time or 0) > last:
+                break
+            last += 1
+            placed.append(_at(message, last))
+    yield Call("put_messages", (placed,))
+
+
+def _at(message: Message, time: int) -> Message:
+    return Message(
+        message.role,
+        message.content,
+        message.message_id,
+        time,
+        message.name,
+        message.tool_calls,
+        message.tool_call_id,
+        message.metadata,
+        message.extensions,
+    )
+
+
+# -- replacing ---------------------------------------------------------------------------------
+
+
+def replace(chat: Conversation, policy: Policy, messages: Sequence[ChatMessage]) -> Steps[None]:
+    """Make `messages` what `get_messages` shows, by writing only what differs.
+
+    A message that stands in both lists keeps its record. What a window does not show stays.
+    """
+    view = yield from _view(policy)
+    kept = align([_read(chat, m) for m in view], messages)
+    held = {i for i, _ in kept}
+    gone = [m.message_id for i, m in enumerate(view) if i not in held and _is_stored(m, view)]
+    records = {j: view[i] for i, j in kept}
+    new = {j: to_neutral(m) for j, m in enumerate(messages) if j not in records}
+    if not new:
+        if gone:
+            yield Call("delete_message", tuple(gone))
+        return
+    if not gone and min(new) >= len(records):
+        yield Call("append", tuple(new.values()))
+        return
+    if policy is None:
+        whole = [records[j] if j in records else new[j] for j in range(len(messages))]
+        yield Call("replace", (whole,))
+        return
+    # In this order a crash in between leaves a message too many, never one too few.
+    run_: list[Message] = []
+    for j in range(len(messages)):
+        if j in new:
+            run_.append(new[j])
+        elif run_ and _is_stored(records[j], view):
+            yield from _insert(run_, records[j])
+            run_ = []
+    if run_:
+        yield from _insert(run_, None)
+    if gone:
+        yield Call("delete_message", tuple(gone))
+
+
+def align(old: Sequence[ChatMessage], new: Sequence[ChatMessage]) -> list[tuple[int, int]]:
+    """Pairs of positions of equal messages, both ascending: what a change of the list leaves."""
+    most = min(len(old), len(new))
+    head = next((i for i in range(most) if not same(old[i], new[i])), most)
+    tail = 0
+    while tail < most - head and same(old[-1 - tail], new[-1 - tail]):
+        tail += 1
+    pairs = [(i, i) for i in range(head)]
+    names = _Names()
+    a = [names.of(m) for m in old[head : len(old) - tail]]
+    b = [names.of(m) for m in new[head : len(new) - tail]]
+    if a and b:
+        for i, j, size in SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks():
+            pairs += [(head + i + k, head + j + k) for k in range(size)]
+    pairs += [(len(old) - k, len(new) - k) for k in range(tail, 0, -1)]
+    return pairs
+
+
+class _Names:
+    """A number for each distinct message, which have no hash of their own."""
+
+    def __init__(self) -> None:
+        self._alike: dict[tuple[Any, Any], list[tuple[ChatMessage, int]]] = {}
+        self._next = 0
+
+    def of(self, message: ChatMessage) -> int:
+        if not isinstance(message, ChatMessage):
+            return -1  # refused where it is converted
+        alike = self._alike.setdefault((message.role, message.content), [])
+        for known, number in alike:
+            if same(known, message):
+                return number
+        self._next += 1
+        alike.append((message, self._next))
+        return self._next
+
+
+# -- deleting ----------------------------------------------------------------------------------
+
+
+def delete_at(
+    chat: Conversation, policy: Policy, position: int, *, again: bool = False
+) -> Steps[ChatMessage | None]:
+    """Remove the message at `position` of the view; None where there is none.
+
+    Args:
+        again: where another writer removes it first, take what is at `position` then.
+    """
+    _check_position(position)
+    while True:
+        if policy is None:
+            # No more than is needed to see what stands there.
+            order, count = ("asc", position + 1) if position >= 0 else ("desc", -position)
+            page = yield Call("list_messages", (), {"order": order, "limit": count})
+            found: Message | None = page.items[-1] if len(page.items) == count else None
+        else:
+            view = yield from _view(policy)
+            found = view[position] if -len(view) <= position < len(view) else None
+            if found is not None and not _is_stored(found, view):
+                raise InvalidInputError(
+                    "the window made this message up (a summary, or the result of an interrupted "
+                    "call); it is not stored, so it cannot be deleted"
+                )
+        if found is None:
+            return None
+        message = _read(chat, found)
+        if (yield Call("delete_message", (found.message_id,))):
+            return message
+        if not again:
+            return None
+
+
+def delete_all(chat: Conversation) -> Steps[list[ChatMessage] | None]:
+    """Remove the session; what it held, as far as it reads; None where there was none."""
+    found = yield from _transcript(on_error="skip")
+    there = bool(found) or (yield Call("session")) is not None
+    yield Call("delete")
+    messages = []
+    for message in found:
+        try:
+            messages.append(from_neutral(message))
+        except InvalidInputError:  # a broken record must not keep its session from going
+            continue
+    return messages if there else None

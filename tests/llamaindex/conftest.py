@@ -1,0 +1,43 @@
+"""Stores of both embedded engines, and both colours of the chat store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamaindex_tsmemory import TSMemoryChatStore
+from tsmemory import Store, open_store
+
+Call = Callable[..., Any]
+
+_TWINS = {"add_message": "async_add_message"}  # the one name that is not "a" + name
+
+
+def call_sync(target: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+    return getattr(target, method)(*args, **kwargs)
+
+
+def call_async(target: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+    return asyncio.run(getattr(target, _TWINS.get(method, f"a{method}"))(*args, **kwargs))
+
+
+@pytest.fixture(params=[call_sync, call_async], ids=["sync", "async"])
+def call(request: pytest.FixtureRequest) -> Call:
+    """Calls a method by its plain name, in one colour or the other."""
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    url = "memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/chat.db"
+    with open_store(url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def chats(store: Store) -> TSMemoryChatStore:
+    return TSMemoryChatStore(store)

@@ -25,15 +25,17 @@ not the last n records but the view that these rules make of them:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
 from tsmemory._codec import encode_value
 from tsmemory.errors import InvalidInputError
-from tsmemory.model import LeftOut, Message, MessageList, WindowReport, is_pinned
+from tsmemory.model import Block, LeftOut, Message, MessageList, WindowReport, is_pinned
 
 __all__ = ["ORPHAN_REACH", "Window", "as_window", "count_tokens", "cut"]
+
+T = TypeVar("T")
 
 ORPHAN_REACH = 256
 """How many messages before the cut are searched for the call that a result in it answers. Ours: a
@@ -281,28 +283,46 @@ def _group(
         return _Unit(index, newest, [caller, *results, *_no_results(caller, open_ids)])
     left_out.append(LeftOut(caller, f"{len(open_ids)} of its tool calls never got a result"))
     repaired = _without_calls(caller, open_ids)
-    if not repaired.tool_calls and not repaired.content:
+    if not _says_something(repaired):
         return None
     return _Unit(index, newest, [repaired, *results])
 
 
 def _without_calls(message: Message, ids: list[str]) -> Message:
     """`message` less one call for each of `ids`, in its calls and in its content."""
-    gone = list(ids)
-    calls = []
-    # From the end: where an id stands twice, the results went to the first of them.
-    for call in reversed(message.tool_calls):
-        if (call.id or "") in gone:
-            gone.remove(call.id or "")
-        else:
-            calls.append(call)
+    calls = _less(message.tool_calls, ids, lambda call: call.id or "")
     content = message.content
     if not isinstance(content, str):
-        content = [b for b in content if not (b.get("type") in _CALL_BLOCKS and b.get("id") in ids)]
-    return msgspec.structs.replace(message, tool_calls=tuple(reversed(calls)), content=content)
+        content = _less(content, ids, _called)
+    return msgspec.structs.replace(message, tool_calls=tuple(calls), content=content)
+
+
+def _less(items: Sequence[T], ids: list[str], id_of: Callable[[T], str | None]) -> list[T]:
+    """`items` less one for each of `ids`, from the end: where an id stands twice, the results went
+    to the first."""
+    gone, kept = list(ids), []
+    for item in reversed(items):
+        found = id_of(item)
+        if found is not None and found in gone:
+            gone.remove(found)
+        else:
+            kept.append(item)
+    return kept[::-1]
+
+
+def _called(block: Block) -> str | None:
+    """The id of the call that a block of the content shows; None where it is no call."""
+    return (block.get("id") or "") if block.get("type") in _CALL_BLOCKS else None
 
 
 _CALL_BLOCKS = frozenset({"tool_call", "invalid_tool_call"})
+
+
+def _says_something(message: Message) -> bool:
+    """Whether there is anything in the message but empty text."""
+    if message.tool_calls or isinstance(message.content, str):
+        return bool(message.tool_calls or message.content)
+    return any(b.get("type") != "text" or b.get("text") for b in message.content)
 
 
 def _no_results(caller: Message, ids: list[str]) -> list[Message]:

@@ -229,6 +229,24 @@ def test_a_call_in_the_content_goes_with_the_call() -> None:
     shown = session.window(None)
     assert shown[1].content == blocks[:1]
     assert shown[1].tool_calls == ()
+    blocks[1]["id"] = None
+    session = chat(U("u"), Message.assistant(blocks, tool_calls=[ToolCall(None, "f", {})]), U("v"))
+    assert session.window(None)[1].content == blocks[:1]
+
+
+def test_a_message_of_empty_text_says_nothing() -> None:
+    blocks = [{"type": "text", "text": ""}, {"type": "tool_call", "id": "a", "name": "f"}]
+    session = chat(U("u"), Message.assistant(blocks, tool_calls=[ToolCall("a", "f", {})]), U("v"))
+    assert texts(session.window(None)) == ["u", "v"]
+
+
+def test_one_id_on_two_calls_with_one_result() -> None:
+    blocks = [{"type": "tool_call", "id": "a", "name": name} for name in "fg"]
+    calls = [ToolCall("a", name, {}) for name in "fg"]
+    session = chat(U("u"), Message.assistant(blocks, tool_calls=calls), result("a"), U("v"))
+    shown = session.window(None)
+    assert refusal(shown) is None
+    assert ([c.name for c in shown[1].tool_calls], shown[1].content) == (["f"], blocks[:1])
 
 
 def test_an_unanswered_call_can_be_answered_with_an_error() -> None:

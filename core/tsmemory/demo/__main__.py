@@ -67,7 +67,8 @@ def real_conversations(url: str, path: Path, shown: int) -> None:
     with open_store(url) as store:
         names = _load(store, path)
         _show.heading(f"{len(names)} conversations", f"loaded from {path.name} into the store")
-        for name in names[:shown]:
+        # The most eventful first: those with the longest tool loops.
+        for name in sorted(names, key=names.__getitem__, reverse=True)[:shown]:
             chat = store.conversation(name, user_id="conversations")
             _show.transcript(chat.iter_messages(), f"{name}: the transcript")
             policy = Window(last=8)
@@ -80,15 +81,16 @@ def real_conversations(url: str, path: Path, shown: int) -> None:
         _show.console.print(f"{stats.sessions} sessions, {stats.messages:,} messages{size}")
 
 
-def _load(store: Store, path: Path) -> list[str]:
-    names = []
+def _load(store: Store, path: Path) -> dict[str, int]:
+    """The sessions loaded, and how many tool calls each has."""
+    names = {}
     with path.open(encoding="utf-8") as lines:
         for line in track(list(lines), "loading", console=_show.console, transient=True):
             found = json.loads(line)
             chat = store.conversation(found["id"], user_id="conversations")
             chat.delete()
-            chat.append(*map(from_openai, found["messages"]))
-            names.append(found["id"])
+            stored = chat.append(*map(from_openai, found["messages"]))
+            names[found["id"]] = sum(len(m.tool_calls) for m in stored)
     return names
 
 

@@ -6,8 +6,10 @@ python -m tsmemory.demo._first URL USER SESSION
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any
 
+from langchain_core._api import LangChainDeprecationWarning
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
@@ -52,6 +54,8 @@ class ContextModel(BaseChatModel):
 
 def main(url: str, user_id: str, session_id: str) -> None:
     """Hold the first half of the conversation."""
+    # RunnableWithMessageHistory is deprecated in favour of agents, and still what most chains use.
+    warnings.simplefilter("ignore", LangChainDeprecationWarning)
     prompt = ChatPromptTemplate.from_messages(
         [MessagesPlaceholder("history"), ("human", "{input}")]
     )

@@ -85,5 +85,5 @@ def _closest(question: str, told: Sequence[str]) -> str | None:
 def _turned(sentence: str) -> str:
     """First person into second."""
     turned = _WORD.sub(lambda m: _SECOND_PERSON.get(m[0].lower(), m[0]), sentence)
-    turned = turned[:1].upper() + turned[1:]
+    turned = re.sub(r"(?:^|(?<=[.!?] ))\w", lambda m: m[0].upper(), turned)
     return turned if turned.endswith((".", "!")) else f"{turned}."

@@ -6,8 +6,7 @@ import datetime as dt
 import json
 from collections.abc import Iterable
 
-from rich.console import Console, Group
-from rich.padding import Padding
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.rule import Rule
 from rich.table import Table
@@ -49,22 +48,25 @@ def _clean(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
-def _line(message: Message, reason: str = "") -> Padding:
+def _line(message: Message, reason: str = "") -> Table:
     colour = _COLOURS.get(message.role, "white")
     text = _clean(message.text)
     if len(text) > _MAX_TEXT:
         text = f"{text[:_MAX_TEXT].rstrip()} … ({len(message.text):,} characters)"
-    body = Text()
-    body.append(f"{_clean(message.role):>9} ", style=f"bold {colour}")
-    body.append(text, style="dim strike" if reason else "")
+    body = Text(text, style="dim" if reason else "")
     for call in message.tool_calls:
         arguments = call.arguments
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False, default=str)
-        body.append(f"\n          → {_clean(call.name)}({_clean(arguments)[:_MAX_TEXT]})", "yellow")
+        body.append("\n" if body.plain else "")
+        body.append(f"→ {_clean(call.name)}({_clean(arguments)[:_MAX_TEXT]})", "yellow")
     if reason:
-        body.append(f"\n          {reason}", style="italic red")
-    return Padding(body, (0, 0, 0, 1))
+        body.append(f"\n{reason}", style="italic red")
+    row = Table.grid(padding=(0, 1))
+    row.add_column(justify="right", min_width=10)
+    row.add_column(ratio=1)
+    row.add_row(Text(_clean(message.role), style=f"bold {colour}"), body)
+    return row
 
 
 def transcript(messages: Iterable[Message], title: str) -> None:
@@ -74,14 +76,12 @@ def transcript(messages: Iterable[Message], title: str) -> None:
 
 def window(report: WindowReport, title: str, out: int = 6) -> None:
     """What the model sees, and the newest `out` messages that it does not."""
-    lines = [_line(message) for message in report.messages]
+    lines: list[RenderableType] = [_line(message) for message in report.messages]
     hidden = len(report.left_out) - out
     if report.left_out:
-        lines.append(
-            Padding(Text(f"left out ({len(report.left_out)}):", style="dim"), (1, 0, 0, 1))
-        )
+        lines.append(Text(f"\n left out: {len(report.left_out)}", style="dim"))
         if hidden > 0:
-            lines.append(Padding(Text(f"… {hidden} more", style="dim"), (0, 0, 0, 1)))
+            lines.append(Text(f" … the older {hidden} not listed", style="dim"))
         lines += [_line(message, reason) for message, reason in report.left_out[-out:]]
     console.print(Panel(Group(*lines), title=title, title_align="left", border_style="green"))
 

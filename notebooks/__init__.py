@@ -1,0 +1,1 @@
+"""The notebooks, and `run`, which executes them."""

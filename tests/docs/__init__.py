@@ -1,0 +1,1 @@
+"""README, docs and notebooks run."""

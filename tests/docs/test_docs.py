@@ -1,0 +1,90 @@
+"""README and docs run: every Python block of a page, in order, in one namespace."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import langchain_tsmemory
+import llamaindex_tsmemory
+import tsmemory
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+NOT_RUN = "# not run:"
+
+
+def blocks(page: Path) -> list[str]:
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_the_blocks_of_a_page_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = [block for block in blocks(page) if NOT_RUN not in block]
+    if not code:
+        pytest.skip("no Python on this page")
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / f"{page.stem}.py"
+    script.write_text("\n".join(code), encoding="utf-8")
+    runpy.run_path(str(script), run_name="__docs__")
+
+
+def test_what_is_not_run_says_why() -> None:
+    for page in PAGES:
+        for block in blocks(page):
+            for line in block.splitlines():
+                if NOT_RUN in line:
+                    assert line.split(NOT_RUN)[1].strip(), page.name
+
+
+def test_every_public_name_is_in_the_docs() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for package in (tsmemory, langchain_tsmemory, llamaindex_tsmemory):
+        for name in package.__all__:
+            assert re.search(rf"\b{name}\b", text), f"{package.__name__}.{name}"
+
+
+def test_links_lead_somewhere() -> None:
+    pages = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if not target.startswith(("http://", "https://")):
+                assert (page.parent / target).exists(), f"{page.name} → {target}"
+
+
+def test_the_make_targets_of_the_readme_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        for target in re.findall(r"\bmake ([a-z]+)\b", page.read_text(encoding="utf-8")):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_wheel_holds_what_it_should(tmp_path: Path) -> None:
+    """What users install: three packages, typed, and no test or notebook."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {t for t in tops if not t.endswith(".dist-info")} == {
+        "tsmemory",
+        "langchain_tsmemory",
+        "llamaindex_tsmemory",
+    }
+    for package in ("tsmemory", "langchain_tsmemory", "llamaindex_tsmemory"):
+        assert f"{package}/py.typed" in names
+    assert "tsmemory/testing/conformance.py" in names

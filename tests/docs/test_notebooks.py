@@ -1,0 +1,38 @@
+"""The notebooks run from top to bottom, and those in the repository have their outputs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from notebooks.run import NOTEBOOKS, execute
+
+
+@pytest.fixture(autouse=True)
+def no_notices_of_the_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setenv("PYTHONWARNINGS", "default")  # the kernel's own process
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's packages, in this process
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_runs(path: Path) -> None:
+    fresh = execute(path)
+    kept = nbformat.read(path, as_version=4)
+    for ours, theirs in zip(fresh.cells, kept.cells, strict=True):
+        assert ours.source == theirs.source
+        if ours.cell_type == "code":
+            assert [o.output_type for o in ours.outputs] == [o.output_type for o in theirs.outputs]
+            assert theirs.execution_count == ours.execution_count, "run `make notebooks`"
+
+
+def test_the_notebooks_are_there_and_tell_nothing_of_a_machine() -> None:
+    assert len(NOTEBOOKS) >= 4
+    for path in NOTEBOOKS:
+        text = path.read_text(encoding="utf-8")
+        assert os.path.expanduser("~") + "/" not in text.replace("http://", "")
+        assert "/home/" not in text
+        assert '"outputs": []' not in text or '"output_type"' in text

@@ -11,11 +11,15 @@ import json
 import sqlite3
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from langchain_core.messages import AIMessage, HumanMessage
+
 from benchmarks._measure import Case, compare, console, show
+from langchain_tsmemory import TSMemoryChatMessageHistory
 from tsmemory import Message, Store, open_store
 
 __all__ = ["main"]
@@ -80,6 +84,40 @@ def _windows(store: Store, hand: ByHand, session: str) -> dict[str, Case]:
     }
 
 
+def _peer(path: Path) -> Any:
+    """langchain-community's history on SQLite, as it comes; None where it is not installed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from langchain_community.chat_message_histories import SQLChatMessageHistory
+    except ImportError:
+        return None
+    return SQLChatMessageHistory("s", connection=f"sqlite:///{path}")
+
+
+def _beside_the_peer(store: Store, root: Path, rounds: int) -> None:
+    """As LangChain sees it: messages in, messages out, at a history of 1,000."""
+    peer = _peer(root / "peer.db")
+    if peer is None:
+        console.print("langchain-community is not installed: no peer to compare with")
+        return
+    ours = TSMemoryChatMessageHistory("peer", store=store, window=20)
+    for history in (peer, ours):
+        history.add_messages(
+            [HumanMessage(TEXT) if i % 2 else AIMessage(TEXT) for i in range(1000)]
+        )
+    cases: dict[str, Case] = {
+        "SQLChatMessageHistory": lambda: peer.add_messages([HumanMessage(TEXT)]),
+        "TSMemoryChatMessageHistory": lambda: ours.add_messages([HumanMessage(TEXT)]),
+    }
+    show("LangChain: add one message, fsync at commit", compare(cases, rounds))
+    cases = {
+        "SQLChatMessageHistory, newest 20": lambda: peer.messages[-20:],
+        "TSMemoryChatMessageHistory, window=20": lambda: ours.messages,
+    }
+    show("LangChain: the newest 20 of about 1,400", compare(cases, max(20, rounds // 20)))
+
+
 def _traced(store: Store, work: Callable[[], object]) -> int:
     (db,) = store.backend._idle  # type: ignore[attr-defined]  # the SQLite backend's connection
     statements: list[str] = []
@@ -110,8 +148,9 @@ def main(rounds: int = 400) -> None:
                     found = compare(_windows(store, hand, str(size)), rounds)
                     show(f"window, history of {size:,}, durability {durability}", found)
                     chat = store.conversation(str(size))
-                    console.print(
-                        f"statements: append {_traced(store, lambda c=chat: c.append(Message.user('x')))}"
-                        f", window(20) {_traced(store, lambda c=chat: c.window(20))}\n"
-                    )
+                    appended = _traced(store, lambda c=chat: c.append(Message.user("x")))
+                    read = _traced(store, lambda c=chat: c.window(20))
+                    console.print(f"statements: append {appended}, window(20) {read}\n")
+                if durability == "full":
+                    _beside_the_peer(store, root, rounds)
             hand.db.close()

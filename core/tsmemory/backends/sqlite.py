@@ -179,6 +179,7 @@ class SQLiteBackend(LocalBackend):
         self.timeout = float(timeout)
         self.clock = clock
         self._idle: list[sqlite3.Connection] = []
+        self._inherited: list[list[sqlite3.Connection]] = []
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
@@ -257,7 +258,9 @@ class SQLiteBackend(LocalBackend):
             raise UnavailableError(f"the store on {self.path} is closed")
         if self._pid != os.getpid():
             # A connection must not cross a fork (https://sqlite.org/howtocorrupt.html, 2.6), and
-            # closing the inherited one here would drop the parent's locks: leave it be.
+            # closing the inherited one here would drop the parent's locks. So it is kept, unused:
+            # garbage collection would close it too.
+            self._inherited.append(self._idle)
             self._pid, self._idle, self._lock = os.getpid(), [], threading.Lock()
         with _translated(self.path):
             try:

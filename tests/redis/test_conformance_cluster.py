@@ -1,0 +1,25 @@
+"""The law, over a Cluster of three masters with replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.redis.conftest import engine_on
+from tsmemory.backends.redis import RedisBackend
+from tsmemory.testing import BackendConformance, Engine, run_against_oracle
+from tsmemory.testing.redis import RedisCluster
+
+
+class TestCluster(BackendConformance):
+    @pytest.fixture
+    def engine(self, cluster: RedisCluster, prefix: str) -> Iterator[Engine]:
+        with cluster.client() as client:
+            yield engine_on(
+                client, prefix, lambda: RedisBackend.from_url(cluster.url, prefix=prefix)
+            )
+
+
+def test_random_operations(cluster: RedisCluster, prefix: str) -> None:
+    run_against_oracle(lambda: RedisBackend.from_url(cluster.url, prefix=prefix), examples=12)

@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NOT_RUN = "# not run:"
+RUN_ELSEWHERE = {"coming-from-agent-memory.md": "tests/tablestore/test_coming_from.py"}
+"""Pages whose blocks need a server of their own, and the test that runs them."""
 
 
 def blocks(page: Path) -> list[str]:
@@ -29,6 +31,9 @@ def blocks(page: Path) -> list[str]:
 def test_the_blocks_of_a_page_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if page.name in RUN_ELSEWHERE:
+        assert page.name in (ROOT / RUN_ELSEWHERE[page.name]).read_text(encoding="utf-8")
+        return
     code = [block for block in blocks(page) if NOT_RUN not in block]
     if not code:
         pytest.skip("no Python on this page")

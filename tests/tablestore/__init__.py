@@ -1,0 +1,1 @@
+"""The Tablestore engine, against the local server."""

@@ -18,7 +18,7 @@ def messages(n: int) -> list[Message]:
     return [Message.user(f"message {i} of a conversation about travel") for i in range(n)]
 
 
-def main(long: int, many: int) -> list[tuple[str, int, int, int, int]]:
+def main(long: int = 100_000, many: int = 10_000) -> list[tuple[str, int, int, int, int]]:
     """Prints a table and returns its rows: what, requests, rows read, bytes in, bytes out."""
     found = []
 

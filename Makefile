@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test lint bench notebooks format clean
+.PHONY: demo test lint bench notebooks versions format clean
 
 # One stamp for each set of extras; the last installed wins, and contains the smaller one.
 $(VENV)/.demo: pyproject.toml
@@ -46,6 +46,10 @@ bench: $(VENV)/.dev
 # Runs every notebook and keeps its outputs.
 notebooks: $(VENV)/.dev
 	$(BIN)/python -m notebooks.run $(ARGS)
+
+# The adapters on the oldest supported and the newest installable frameworks; takes minutes.
+versions: $(VENV)/.dev
+	$(BIN)/python -m tests.versions $(ARGS)
 
 clean:
 	rm -rf $(VENV) .demo dist

@@ -1,13 +1,18 @@
-"""LangChain on tsmemory: a chat history that loses nothing.
+"""LangChain on tsmemory: a chat history and an agent's memory that lose nothing.
 
 from langchain_tsmemory import TSMemoryChatMessageHistory
 
 with TSMemoryChatMessageHistory("session-456", store="sqlite:///chat.db", window=20) as history:
     history.add_user_message("My name is Ada.")
     history.messages
+
+`TSMemoryMiddleware`, for ``create_agent``, needs the extra ``langchain-agents``, and imports
+``langchain`` where it is first asked for.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from langchain_tsmemory._mapping import from_neutral, to_neutral
 from langchain_tsmemory.history import (
@@ -17,11 +22,23 @@ from langchain_tsmemory.history import (
     user_history_factory,
 )
 
+if TYPE_CHECKING:
+    from langchain_tsmemory.middleware import TSMemoryMiddleware
+
 __all__ = [
     "USER_HISTORY_FIELDS",
     "TSMemoryChatMessageHistory",
+    "TSMemoryMiddleware",
     "from_neutral",
     "history_factory",
     "to_neutral",
     "user_history_factory",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TSMemoryMiddleware":
+        from langchain_tsmemory.middleware import TSMemoryMiddleware
+
+        return TSMemoryMiddleware
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

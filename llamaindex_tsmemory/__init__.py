@@ -5,11 +5,14 @@ from llamaindex_tsmemory import TSMemoryChatStore
 
 store = TSMemoryChatStore("sqlite:///chat.db", user_id="user-123")
 memory = ChatMemoryBuffer.from_defaults(chat_store=store, chat_store_key="session-456")
+
+`TSMemoryAsyncChatStore` is the same for `Memory`.
 """
 
 from __future__ import annotations
 
 from llamaindex_tsmemory._mapping import from_neutral, to_neutral
+from llamaindex_tsmemory.async_chat_store import TSMemoryAsyncChatStore
 from llamaindex_tsmemory.chat_store import TSMemoryChatStore
 
-__all__ = ["TSMemoryChatStore", "from_neutral", "to_neutral"]
+__all__ = ["TSMemoryAsyncChatStore", "TSMemoryChatStore", "from_neutral", "to_neutral"]

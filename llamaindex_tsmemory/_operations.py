@@ -12,6 +12,7 @@ from collections.abc import Generator, Sequence
 from difflib import SequenceMatcher
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+import msgspec
 from llama_index.core.base.llms.types import ChatMessage
 
 from llamaindex_tsmemory._mapping import from_neutral, to_neutral
@@ -31,7 +32,9 @@ __all__ = [
     "delete_all",
     "delete_at",
     "get",
+    "read",
     "replace",
+    "replace_rows",
     "run",
 ]
 
@@ -75,10 +78,15 @@ async def arun(chat: Conversation, steps: Steps[T]) -> T:
 
 
 def get(chat: Conversation, policy: Policy) -> Steps[list[ChatMessage]]:
-    return [_read(chat, m) for m in (yield from _view(policy))]
+    return [read(chat, m) for m in (yield from _view(policy))]
 
 
-def _read(chat: Conversation, message: Message) -> ChatMessage:
+def read(chat: Conversation, message: Message) -> ChatMessage:
+    """The LlamaIndex message of a record.
+
+    Raises:
+        CorruptRecordError: what LlamaIndex's adapter keeps in it does not read.
+    """
     try:
         return from_neutral(message)
     except InvalidInputError as error:
@@ -187,7 +195,7 @@ def replace(chat: Conversation, policy: Policy, messages: Sequence[ChatMessage])
     A message that stands in both lists keeps its record. What a window does not show stays.
     """
     view = yield from _view(policy)
-    kept = align([_read(chat, m) for m in view], messages)
+    kept = align([read(chat, m) for m in view], messages)
     held = {i for i, _ in kept}
     gone = [m.message_id for i, m in enumerate(view) if i not in held and _is_stored(m, view)]
     records = {j: view[i] for i, j in kept}
@@ -203,9 +211,36 @@ def replace(chat: Conversation, policy: Policy, messages: Sequence[ChatMessage])
         whole = [records[j] if j in records else new[j] for j in range(len(messages))]
         yield Call("replace", (whole,))
         return
+    yield from _rewrite(len(messages), records, new, gone, view)
+
+
+def replace_rows(
+    chat: Conversation, view: Sequence[Message], messages: Sequence[ChatMessage], **fields: Any
+) -> Steps[None]:
+    """Same as `replace`, where `view` was read already; what is new gets `fields`."""
+    kept = align([read(chat, m) for m in view], messages)
+    held = {i for i, _ in kept}
+    gone = [m.message_id for i, m in enumerate(view) if i not in held]
+    records = {j: view[i] for i, j in kept}
+    new = {
+        j: msgspec.structs.replace(to_neutral(m), **fields)
+        for j, m in enumerate(messages)
+        if j not in records
+    }
+    yield from _rewrite(len(messages), records, new, gone, view)
+
+
+def _rewrite(
+    length: int,
+    records: dict[int, Message],
+    new: dict[int, Message],
+    gone: list[str],
+    view: Sequence[Message],
+) -> Steps[None]:
+    """Make of `view` the list of `length` that has `records` and `new` at their positions."""
     # In this order a crash in between leaves a message too many, never one too few.
     run_: list[Message] = []
-    for j in range(len(messages)):
+    for j in range(length):
         if j in new:
             run_.append(new[j])
         elif run_ and _is_stored(records[j], view):
@@ -282,7 +317,7 @@ def delete_at(
                 )
         if found is None:
             return None
-        message = _read(chat, found)
+        message = read(chat, found)
         if (yield Call("delete_message", (found.message_id,))):
             return message
         if not again:

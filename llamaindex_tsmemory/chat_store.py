@@ -13,10 +13,17 @@ from llama_index.core.storage.chat_store import loading
 from llama_index.core.storage.chat_store.base import BaseChatStore
 
 from llamaindex_tsmemory import _operations as _do
-from llamaindex_tsmemory._redact import MASK, redact
-from tsmemory import Conversation, InvalidInputError, Store, Window, count_tokens, open_store
+from tsmemory import (
+    Conversation,
+    InvalidInputError,
+    Store,
+    Window,
+    count_tokens,
+    open_store,
+    redact_url,
+)
 
-__all__ = ["URL_VARIABLE", "TSMemoryChatStore"]
+__all__ = ["URL_VARIABLE", "TSMemoryChatStore", "reconnecting_url"]
 
 URL_VARIABLE = "TSMEMORY_URL"
 """The environment variable that gives the URL, with its secrets, to a chat store that is read back
@@ -85,11 +92,11 @@ class TSMemoryChatStore(BaseChatStore):
         window = _as_window(window)
         opened = not isinstance(store, Store)
         if not isinstance(store, Store):
-            url = _reconnecting_url(url, options) if store is None else store
+            url = reconnecting_url(url, options, "TSMemoryChatStore") if store is None else store
             store = open_store(url)
         # Checks the ids and the time to live, before anything is kept.
         store.conversation("any", user_id=user_id, ttl=ttl)
-        shown = redact(url) if opened and url is not None else None
+        shown = redact_url(url) if opened and url is not None else None
         fields: _Dict = {"url": shown, "user_id": user_id, "window": window, "ttl": ttl}
         super().__init__(**fields)
         self._store = store
@@ -124,7 +131,7 @@ class TSMemoryChatStore(BaseChatStore):
             MissingDependencyError: the engine's driver is not installed.
         """
         made = cls(open_store(url, **options), user_id=user_id, window=window, ttl=ttl)
-        made.url, made.options, made._owned = redact(url), tuple(sorted(options)), True
+        made.url, made.options, made._owned = redact_url(url), tuple(sorted(options)), True
         return made
 
     @classmethod
@@ -334,8 +341,9 @@ def _as_window(window: Any) -> Window | int | None:
     return int(window)
 
 
-def _reconnecting_url(url: str | None, options: Sequence[str]) -> str:
-    if url is not None and MASK not in url and not options:
+def reconnecting_url(url: str | None, options: Sequence[str], name: str) -> str:
+    """The URL that a store class called `name`, read back from serialised form, opens."""
+    if url is not None and "***" not in url and not options:
         return url
     found = os.environ.get(URL_VARIABLE)
     if found:
@@ -345,10 +353,10 @@ def _reconnecting_url(url: str | None, options: Sequence[str]) -> str:
     elif options:
         why = f"the store was opened with options beside its URL ({', '.join(options)})"
     else:
-        why = f"the URL {redact(url)} was written without its secrets"
+        why = f"the URL {redact_url(url)} was written without its secrets"
     raise InvalidInputError(
         f"{why}; set the environment variable {URL_VARIABLE}, or give the store: "
-        "TSMemoryChatStore.from_dict(data, store=…), a tsmemory.Store or a URL"
+        f"{name}.from_dict(data, store=…), a tsmemory.Store or a URL"
     )
 
 

@@ -11,6 +11,7 @@ with open_store("sqlite:///chat.db") as store:
 from __future__ import annotations
 
 from tsmemory._open import open_store
+from tsmemory._urls import redact_url
 from tsmemory.backends.base import UNSET
 from tsmemory.errors import (
     AuthenticationError,
@@ -76,6 +77,7 @@ __all__ = [
     "count_tokens",
     "from_openai",
     "open_store",
+    "redact_url",
     "to_openai",
     "where",
 ]

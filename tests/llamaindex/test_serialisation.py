@@ -12,9 +12,8 @@ from llama_index.core.llms import ChatMessage
 from llama_index.core.memory import ChatMemoryBuffer
 
 from llamaindex_tsmemory import TSMemoryChatStore
-from llamaindex_tsmemory._redact import redact
 from llamaindex_tsmemory.chat_store import URL_VARIABLE
-from tsmemory import InvalidInputError, Message, Window, open_store
+from tsmemory import InvalidInputError, Message, Window, open_store, redact_url
 
 SECRET = "s3cr3t"
 
@@ -82,7 +81,7 @@ def test_copies_share_the_store(url: str) -> None:
     ],
 )
 def test_no_secret_is_shown_or_written(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = redact(secret)
+    shown = redact_url(secret)
     assert SECRET not in shown
     assert "***" in shown
     with TSMemoryChatStore("memory:") as chats:
@@ -113,7 +112,7 @@ def test_no_secret_is_shown_or_written(secret: str, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_a_url_without_secrets_is_left_alone(harmless: str) -> None:
-    assert redact(harmless) == harmless
+    assert redact_url(harmless) == harmless
 
 
 def test_the_real_url_is_opened_and_only_the_shown_one_kept(

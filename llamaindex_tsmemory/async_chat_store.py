@@ -1,0 +1,493 @@
+"""`TSMemoryAsyncChatStore`: what LlamaIndex's `Memory` keeps its messages in.
+
+`Memory` is a queue in front of memory blocks: when the active messages are too many, it archives
+the oldest and gives them to the blocks. Here that writes one value, whatever the number of
+messages: the session's metadata say up to where it is archived (`MARK`). So the messages stay as
+they are, every other door sees the whole transcript, and the active ones are read without the rest.
+A message that is archived out of turn says so itself, in its metadata (`STATUS`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import msgspec
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
+
+from llamaindex_tsmemory import _operations as _do
+from llamaindex_tsmemory._mapping import to_neutral
+from llamaindex_tsmemory.chat_store import reconnecting_url
+from tsmemory import (
+    ConflictError,
+    Conversation,
+    InvalidInputError,
+    Message,
+    Session,
+    Store,
+    Window,
+    open_store,
+    redact_url,
+)
+from tsmemory.window import cut
+
+__all__ = ["MARK", "STATUS", "TSMemoryAsyncChatStore"]
+
+MARK = "llamaindex_archived"
+"""The key in a session's metadata: ``[create_time, message_id]`` of the last archived message."""
+STATUS = "llamaindex_status"
+"""The key in a message's metadata, ``"archived"``, of one that is archived behind `MARK`."""
+
+_PAGE = 500  # messages a read: few round trips, bounded memory
+_ATTEMPTS = 100
+"""How often archiving begins again when others write to the session in between."""
+_Dict: TypeAlias = dict[str, Any]
+_Place: TypeAlias = "tuple[int, str]"
+_START: _Place = (-1, "")
+_WHOLE = Window()
+
+
+class TSMemoryAsyncChatStore(AsyncDBChatStore):
+    """Conversations of one user, for LlamaIndex's `Memory`.
+
+    ``Memory.from_defaults(session_id=…, chat_store=TSMemoryAsyncChatStore(…))``. A key is a session
+    id. Messages have a status: active until `Memory` archives them. An archived message stays in
+    the session's transcript, and messages that other doors write are active.
+
+    **What is active is repaired**: a tool call without its result, or a result without its call,
+    which a crash may leave and chat APIs refuse, is not among the active messages that are given,
+    counted and positioned here; the store has it still. ``status=None`` gives what is stored.
+
+    Args:
+        store: a `tsmemory.Store`, or the URL of one, as ``sqlite:///chat.db``.
+        user_id: whose sessions; 1 to 255 bytes of UTF-8.
+        ttl: seconds that a session lives on after each write; None leaves it as it is.
+        repair: False gives active messages as they are stored too.
+        url: as `store`, for `from_dict`.
+        options: for `from_dict`: the names of options given to `from_url`.
+
+    Serialised (`to_dict`, pydantic's own ways, pickle, ``repr``) it has the URL without secrets,
+    as `TSMemoryChatStore`. A context manager: leaving it closes a store opened here from a URL.
+
+    Every method may raise `tsmemory.BackendError` and its kinds where the engine fails,
+    `CorruptRecordError` where a record does not read, and `InvalidInputError` (a `ValueError`)
+    where an argument is wrong, before anything is written.
+    """
+
+    url: str | None = Field(default=None, description="The store's URL, without secrets.")
+    user_id: str = Field(default="default", description="Whose sessions.")
+    ttl: float | None = Field(default=None, description="Seconds a session lives after a write.")
+    repair: bool = Field(default=True, description="Leave orphans out of the active messages.")
+    options: tuple[str, ...] = Field(default=(), description="Options given beside the URL.")
+
+    _store: Store = PrivateAttr()
+    _owned: bool = PrivateAttr(default=False)
+
+    def __init__(
+        self,
+        store: Store | str | None = None,
+        *,
+        user_id: str = "default",
+        ttl: float | None = None,
+        repair: bool = True,
+        url: str | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
+        opened = not isinstance(store, Store)
+        if not isinstance(store, Store):
+            url = reconnecting_url(url, options, self.class_name()) if store is None else store
+            store = open_store(url)
+        try:
+            # Checks the ids and the time to live, before anything is kept.
+            store.conversation("any", user_id=user_id, ttl=ttl)
+        except InvalidInputError:
+            if opened:
+                store.close()
+            raise
+        shown = redact_url(url) if opened and url is not None else None
+        fields: _Dict = {"url": shown, "user_id": user_id, "ttl": ttl, "repair": repair}
+        super().__init__(**fields)
+        self._store = store
+        self._owned = opened
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name in serialised form."""
+        return "TSMemoryAsyncChatStore"
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        *,
+        user_id: str = "default",
+        ttl: float | None = None,
+        repair: bool = True,
+        **options: Any,
+    ) -> TSMemoryAsyncChatStore:
+        """Open the store at `url` and make a chat store of it, which closes it.
+
+        Args:
+            url: as `tsmemory.open_store` takes it.
+            user_id: whose sessions.
+            ttl: seconds that a session lives on after each write.
+            repair: leave orphans out of the active messages.
+            options: the engine's, by name. They are not serialised, so prefer those in the URL.
+
+        Raises:
+            InvalidInputError: an unknown scheme or option, or another argument that is wrong.
+            MissingDependencyError: the engine's driver is not installed.
+        """
+        made = cls(open_store(url, **options), user_id=user_id, ttl=ttl, repair=repair)
+        made.url, made.options, made._owned = redact_url(url), tuple(sorted(options)), True
+        return made
+
+    @classmethod
+    def from_store(
+        cls,
+        store: Store,
+        *,
+        user_id: str = "default",
+        ttl: float | None = None,
+        repair: bool = True,
+    ) -> TSMemoryAsyncChatStore:
+        """Make a chat store of an open store, which stays yours to close.
+
+        Raises:
+            InvalidInputError: an argument is wrong.
+        """
+        if not isinstance(store, Store):
+            raise InvalidInputError(f"from_store takes a tsmemory.Store, not {type(store)}")
+        return cls(store, user_id=user_id, ttl=ttl, repair=repair)
+
+    @property
+    def store(self) -> Store:
+        """The store that the sessions are in."""
+        return self._store
+
+    def conversation(self, key: str) -> Conversation:
+        """The session, with everything that tsmemory can do with it."""
+        return self._store.conversation(key, user_id=self.user_id, ttl=self.ttl)
+
+    # -- reading -----------------------------------------------------------------------------
+
+    async def get_messages(
+        self,
+        key: str,
+        status: MessageStatus | None = MessageStatus.ACTIVE,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> list[ChatMessage]:
+        """The messages of a status, in reading order; empty where there are none.
+
+        Args:
+            key: the session's id.
+            status: None for the transcript as it is stored.
+            limit: at most as many, counted from `offset`: the *oldest*, as in LlamaIndex's own
+                store. For the newest n, ``limit=n, offset=-n``.
+            offset: how many to pass over; a negative one counts from the end.
+        """
+        chat = self.conversation(key)
+        rows = await self._rows(chat, _checked(status), _size("limit", limit), _offset(offset))
+        return [_do.read(chat, m) for m in rows]
+
+    async def count_messages(
+        self, key: str, status: MessageStatus | None = MessageStatus.ACTIVE
+    ) -> int:
+        """How many messages `get_messages` gives; None counts what is stored."""
+        chat = self.conversation(key)
+        if _checked(status) is None:
+            return await chat.acount()
+        return len(await self._rows(chat, status))
+
+    async def get_keys(self) -> list[str]:
+        """The session ids of this user, the most recently active first."""
+        return [s.session_id async for s in self._store.aiter_sessions(user_id=self.user_id)]
+
+    # -- writing -----------------------------------------------------------------------------
+
+    async def add_message(
+        self, key: str, message: ChatMessage, status: MessageStatus = MessageStatus.ACTIVE
+    ) -> None:
+        """Add a message at the end."""
+        await self.add_messages(key, [message], status)
+
+    async def add_messages(
+        self,
+        key: str,
+        messages: list[ChatMessage],
+        status: MessageStatus = MessageStatus.ACTIVE,
+    ) -> None:
+        """Add messages at the end, all or none. No messages: nothing happens."""
+        fields = _status_fields(status)
+        new = [msgspec.structs.replace(to_neutral(m), **fields) for m in _listed(messages)]
+        await self.conversation(key).aappend(*new)
+
+    async def set_messages(
+        self,
+        key: str,
+        messages: list[ChatMessage],
+        status: MessageStatus = MessageStatus.ACTIVE,
+    ) -> None:
+        """Make `messages` those of this status, by writing only what differs.
+
+        Messages of the other status stay: what is archived is not lost by setting what is active.
+        A message that was there already, equal and in the same order, keeps its record.
+        """
+        chat = self.conversation(key)
+        fields = _status_fields(status)
+        rows = await self._rows(chat, status)
+        await _do.arun(chat, _do.replace_rows(chat, rows, _listed(messages), **fields))
+
+    async def delete_message(self, key: str, idx: int) -> ChatMessage | None:
+        """Remove the message at *position* `idx` of what ``get_messages(key)`` gives.
+
+        LlamaIndex's own store takes a row's number in the database there, which no method tells.
+
+        Args:
+            key: the session's id.
+            idx: from 0; negative from the end.
+
+        Returns:
+            The message; None where there is none at `idx`, or another writer removed it first.
+        """
+        if not isinstance(idx, int):
+            raise InvalidInputError(f"idx is an int, not {type(idx).__name__}")
+        chat = self.conversation(key)
+        rows = await self._rows(chat, MessageStatus.ACTIVE)
+        if not -len(rows) <= idx < len(rows):
+            return None
+        message = _do.read(chat, rows[idx])
+        return message if await chat.adelete_message(rows[idx].message_id) else None
+
+    async def delete_messages(self, key: str, status: MessageStatus | None = None) -> None:
+        """Remove the messages of a status; None removes the session, with all that it has."""
+        chat = self.conversation(key)
+        if _checked(status) is None:
+            await chat.adelete()
+            return
+        # Orphans too: nothing of what is active is to be left.
+        stored, _ = await self._stored(chat, status)
+        await chat.adelete_message(*(m.message_id for m in stored))
+
+    async def delete_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
+        """Remove the oldest n active messages from the transcript, and return them."""
+        chat = self.conversation(key)
+        rows = (await self._rows(chat, MessageStatus.ACTIVE))[: _size("n", n)]
+        found = [_do.read(chat, m) for m in rows]
+        await chat.adelete_message(*(m.message_id for m in rows))
+        return found
+
+    async def archive_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
+        """Archive the oldest n active messages, and return them. They stay in the transcript.
+
+        Raises:
+            ConflictError: others wrote to the session at every one of 100 attempts.
+        """
+        chat = self.conversation(key)
+        most = _size("n", n)
+        for _ in range(_ATTEMPTS):
+            stored, session = await self._stored(chat, MessageStatus.ACTIVE)
+            shown = self._shown(stored)
+            gone = shown[:most]
+            if not gone or session is None:
+                return []
+            end = min((_place(m) for m in shown[len(gone) :]), default=None)
+            mark = max((p for p in map(_place, stored) if end is None or p < end), default=_START)
+            # Results stand behind their call in the view, and may stand behind others in the store.
+            late = {m.message_id for m in gone if _place(m) > mark}
+            try:
+                if mark > _START:
+                    # What others append meanwhile stands behind the mark; what they archive does
+                    # not, so the version has to hold.
+                    await chat.aupdate_session(
+                        metadata={MARK: list(mark)}, if_version=session.version
+                    )
+            except ConflictError as error:
+                conflict = error
+                continue
+            if late:
+                await chat.aput_messages([_archived(m) for m in stored if m.message_id in late])
+            return [_do.read(chat, m) for m in gone]
+        raise conflict
+
+    # -- what is of a status -------------------------------------------------------------------
+
+    async def _rows(
+        self,
+        chat: Conversation,
+        status: MessageStatus | None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Message]:
+        """What `get_messages` gives, as records."""
+        if status is MessageStatus.ACTIVE:
+            stored, _ = await self._stored(chat, status)
+            rows = self._shown(stored)
+        elif offset >= 0:
+            most = None if limit is None else offset + limit
+            rows, _ = await self._stored(chat, status, most=most)
+        else:
+            rows, _ = await self._stored(chat, status, most=-offset, newest=True)
+        start = offset if offset >= 0 else max(0, len(rows) + offset)
+        return rows[start:] if limit is None else rows[start : start + limit]
+
+    async def _stored(
+        self,
+        chat: Conversation,
+        status: MessageStatus | None,
+        *,
+        most: int | None = None,
+        newest: bool = False,
+    ) -> tuple[list[Message], Session | None]:
+        """The records of a status in reading order, and the session as it was before they were
+        read: the oldest `most`, or the newest."""
+        session = await chat.asession()
+        found: list[Message] = []
+        if session is None or most == 0:
+            return found, session
+        mark = _mark(session)
+        query: _Dict = {"order": "desc" if newest else "asc"}
+        if status is MessageStatus.ACTIVE and mark > _START:
+            query["created_from"] = mark[0]
+        query["limit"] = _PAGE if most is None else min(_PAGE, most)
+        cursor = None
+        while True:
+            page = await chat.alist_messages(**query, cursor=cursor)
+            found += (m for m in page.items if status is None or _status(m, mark) is status)
+            cursor = page.next_cursor
+            if cursor is None or (most is not None and len(found) >= most):
+                break
+        found = found[:most]
+        return found[::-1] if newest else found, session
+
+    def _shown(self, rows: list[Message]) -> list[Message]:
+        """Active records less what a chat API would refuse, as a window gives them."""
+        if not self.repair:
+            return rows
+        report = cut(rows, (), _WHOLE, complete=True, explain=False)
+        return rows if report is None else report.messages
+
+    # -- serialisation -----------------------------------------------------------------------
+
+    def to_dict(self) -> _Dict:
+        """What `from_dict` makes a chat store of: no secret, and no message."""
+        return {**self.model_dump(), "class_name": self.class_name()}
+
+    @classmethod
+    def from_dict(cls, data: _Dict, **kwargs: Any) -> TSMemoryAsyncChatStore:
+        """The chat store that `to_dict` wrote, connected again.
+
+        Args:
+            data: what it wrote.
+            kwargs: instead of what is there: ``store=``, where the URL has secrets or a Store was
+                given.
+
+        Raises:
+            InvalidInputError: there is nothing to connect to; says what to give.
+        """
+        fields = {k: v for k, v in data.items() if k != "class_name"}
+        return cls(**{**fields, **kwargs})
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        # As to_dict: a store's connections do not travel, and its URL must not with its secrets.
+        return type(self).from_dict, (self.to_dict(),)
+
+    def __copy__(self) -> TSMemoryAsyncChatStore:
+        made = type(self)(self._store, user_id=self.user_id, ttl=self.ttl, repair=self.repair)
+        made.url, made.options = self.url, self.options
+        return made
+
+    def __deepcopy__(self, memo: Any = None) -> TSMemoryAsyncChatStore:
+        """The same store: frameworks copy deeply what they only want to keep apart."""
+        return self.__copy__()
+
+    # -- closing -----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the store, if this opened it. Idempotent."""
+        if self._owned:
+            self._store.close()
+
+    async def aclose(self) -> None:
+        """Same as `close`, for asyncio; closes both colours."""
+        if self._owned:
+            await self._store.aclose()
+
+    def __enter__(self) -> TSMemoryAsyncChatStore:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> TSMemoryAsyncChatStore:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+def _place(message: Message) -> _Place:
+    return (message.create_time or 0, message.message_id)
+
+
+def _mark(session: Session) -> _Place:
+    found = session.metadata.get(MARK)
+    if isinstance(found, (list, tuple)) and len(found) == 2:
+        return (int(found[0]), str(found[1]))
+    return _START
+
+
+def _status(message: Message, mark: _Place) -> MessageStatus:
+    archived = _place(message) <= mark or message.metadata.get(STATUS) == "archived"
+    return MessageStatus.ARCHIVED if archived else MessageStatus.ACTIVE
+
+
+def _status_fields(status: MessageStatus) -> _Dict:
+    if _checked(status) is None:
+        raise InvalidInputError("a message is written with a status, active or archived")
+    archived = status is MessageStatus.ARCHIVED
+    return {"metadata": {STATUS: "archived"}} if archived else {}
+
+
+def _archived(message: Message) -> Message:
+    return msgspec.structs.replace(message, metadata={**message.metadata, STATUS: "archived"})
+
+
+def _checked(status: Any) -> MessageStatus | None:
+    if status is None or isinstance(status, MessageStatus):
+        return status
+    raise InvalidInputError(f"status is a MessageStatus or None, not {status!r}")
+
+
+def _size(name: str, size: int | None) -> int | None:
+    if size is None:
+        return None
+    if not isinstance(size, int) or size < 0:
+        raise InvalidInputError(f"{name} is {size!r}; give 0 or more")
+    return size
+
+
+def _offset(offset: int | None) -> int:
+    if offset is not None and not isinstance(offset, int):
+        raise InvalidInputError(f"offset is an int, not {type(offset).__name__}")
+    return offset or 0
+
+
+def _listed(messages: Any) -> list[ChatMessage]:
+    if isinstance(messages, (str, bytes, ChatMessage)) or not hasattr(messages, "__iter__"):
+        raise InvalidInputError(f"messages is a list of ChatMessage, not {type(messages).__name__}")
+    return list(messages)

@@ -1,0 +1,1 @@
+"""The agents' doors: LangChain's middleware and LlamaIndex's Memory."""

@@ -1,0 +1,21 @@
+"""Stores and colours for the doors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tsmemory import open_store
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path):
+    urls = {"memory": "memory:", "sqlite": f"sqlite:///{tmp_path / 'c.db'}?durability=normal"}
+    with open_store(urls[request.param]) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["sync", "async"])
+def colour(request: pytest.FixtureRequest) -> str:
+    return str(request.param)

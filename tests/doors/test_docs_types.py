@@ -1,0 +1,27 @@
+"""The examples of `docs/agents.md` pass mypy --strict. That they run, tests/docs has checked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.test_docs import NOT_RUN, ROOT, blocks
+
+pytest.importorskip("mypy")
+
+
+def test_the_examples_are_typed(tmp_path: Path) -> None:
+    code = [b for b in blocks(ROOT / "docs" / "agents.md") if NOT_RUN not in b]
+    script = tmp_path / "agents.py"
+    script.write_text("\n".join(code), encoding="utf-8")
+    done = subprocess.run(
+        # The project's own configuration, so that what `make lint` has read is not read again.
+        [sys.executable, "-m", "mypy", str(script)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,1 @@
+"""The adapters on the oldest and the newest frameworks: ``python -m tests.versions``."""

@@ -13,6 +13,7 @@ from tsmemory.store import Store
 __all__ = ["SCHEMES", "open_store"]
 
 _REDIS = ("tsmemory.backends.redis", "RedisBackend", "redis")
+_ZERODB = ("tsmemory.backends.zerodb", "ZeroDBBackend", "zerodb")
 _TABLESTORE = ("tsmemory.backends.tablestore", "TablestoreBackend", "tablestore")
 
 SCHEMES: dict[str, tuple[str, str, str | None]] = {
@@ -27,6 +28,9 @@ SCHEMES: dict[str, tuple[str, str, str | None]] = {
     "rediss+cluster": _REDIS,
     "tablestore+http": _TABLESTORE,
     "tablestore+https": _TABLESTORE,
+    "zerodb": _ZERODB,
+    "zerodb+http": _ZERODB,
+    "zerodb+https": _ZERODB,
 }
 """URL scheme → module, class, and the extra that brings its driver (None: nothing to install)."""
 

@@ -1,0 +1,1 @@
+"""The ZeroDB engine, over the local server of its API."""

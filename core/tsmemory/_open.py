@@ -19,6 +19,7 @@ _TABLESTORE = ("tsmemory.backends.tablestore", "TablestoreBackend", "tablestore"
 SCHEMES: dict[str, tuple[str, str, str | None]] = {
     "memory": ("tsmemory.backends.memory", "MemoryBackend", None),
     "sqlite": ("tsmemory.backends.sqlite", "SQLiteBackend", None),
+    "jsonl": ("tsmemory.backends.jsonl", "JSONLBackend", "jsonl"),
     "redis": _REDIS,
     "rediss": _REDIS,
     "unix": _REDIS,

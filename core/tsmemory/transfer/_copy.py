@@ -1,0 +1,327 @@
+"""From one store to another: everything but the version, which counts the target's own writes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from tsmemory import _operations as _do
+from tsmemory._codec import encode_message
+from tsmemory._operations import OnError
+from tsmemory.backends.base import (
+    UNSET,
+    Backend,
+    Change,
+    Key,
+    SessionPatch,
+    Steps,
+    Unset,
+)
+from tsmemory.errors import InvalidInputError
+from tsmemory.model import Message, Page, Problem, Session
+from tsmemory.store import Store
+
+__all__ = [
+    "Progress",
+    "Report",
+    "Work",
+    "acopy",
+    "copy",
+    "drive",
+    "put_page",
+    "put_session",
+    "read_page",
+    "read_sessions",
+]
+
+T = TypeVar("T")
+Work = Generator[tuple[Backend, Steps[Any]], Any, T]
+"""A piece of work over several stores: it yields operations, each with the store that does it."""
+
+_PAGE = 200  # messages a read and a write: what the most limited engine takes in one request
+
+
+class Progress(NamedTuple):
+    """How far it is: what has been read so far, whether it had to be written or not."""
+
+    sessions: int
+    messages: int
+    user_id: str
+    """Of the session at hand."""
+    session_id: str
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What came of it."""
+
+    sessions: int = 0
+    """Sessions read."""
+    messages: int = 0
+    """Messages read."""
+    written: int = 0
+    """Messages written: those that were not there yet, or not like this."""
+    problems: list[Problem] = msgspec.field(default_factory=list)
+    """What could not be read, and, where it was verified, what differs. Empty: all is well."""
+
+
+def copy(
+    source: Store,
+    target: Store,
+    *,
+    user_id: str | Unset = UNSET,
+    progress: Callable[[Progress], None] | None = None,
+    verify: bool = True,
+    on_error: OnError = "raise",
+) -> Report:
+    """Copy sessions with all that belongs to them, whatever the engines.
+
+    Order, ids, times, metadata, extensions, title, summary and what is left of the time to live
+    are the same afterwards; only `Session.version` counts the target's own writes. A session that
+    is complete in the target is not written again, one that is not is completed, so a run that was
+    killed is finished by running it again. Nothing is removed from the target: a message that the
+    source does not have stays, and is told as a difference.
+
+    Args:
+        source: read only. Writes to it meanwhile may be missed; run again.
+        target: an open store, `Store.setup` done. Its default `ttl` is not applied.
+        user_id: whose sessions; leave it out for every user's.
+        progress: called after every page of messages.
+        verify: read both again at the end, and compare.
+        on_error: ``"skip"`` leaves out records that do not decode; they show as differences.
+
+    Raises:
+        CorruptRecordError: a record of the source does not decode.
+        MessageTooLargeError: a message is over the target's limit.
+        InvalidInputError: source and target are the same object.
+    """
+    return drive(_copy(source, target, user_id, progress, verify, on_error))
+
+
+async def acopy(
+    source: Store,
+    target: Store,
+    *,
+    user_id: str | Unset = UNSET,
+    progress: Callable[[Progress], None] | None = None,
+    verify: bool = True,
+    on_error: OnError = "raise",
+) -> Report:
+    """Same as `copy`, for asyncio."""
+    work = _copy(source, target, user_id, progress, verify, on_error)
+    try:
+        backend, steps = next(work)
+        while True:
+            backend, steps = work.send(await backend.arun(steps))
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]  # typeshed: StopIteration.value is Any
+
+
+def drive(work: Work[T]) -> T:
+    """Do `work` in the synchronous colour."""
+    try:
+        backend, steps = next(work)
+        while True:
+            backend, steps = work.send(backend.run(steps))
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]  # typeshed: StopIteration.value is Any
+
+
+def _copy(
+    source: Store,
+    target: Store,
+    user_id: str | Unset,
+    progress: Callable[[Progress], None] | None,
+    verify: bool,
+    on_error: OnError,
+) -> Work[Report]:
+    if source is target or source.backend is target.backend:
+        raise InvalidInputError("source and target are one store; give two")
+    report = Report()
+    sessions = yield from read_sessions(source.backend, user_id, on_error)
+    for session in sessions:
+        key = Key(session.user_id, session.session_id)
+        report.sessions += 1
+        there = yield target.backend, target.backend.get_session(key)
+        done = isinstance(there, Session) and _same(session, there)
+        cursor, more = None, not done
+        while more:
+            page = yield source.backend, read_page(source.backend, key, cursor, on_error)
+            report.messages += len(page.items)
+            report.written += yield from put_page(
+                target.backend, key, page.items, new=there is None
+            )
+            cursor, more = page.next_cursor, page.next_cursor is not None
+            if progress is not None:
+                progress(Progress(report.sessions, report.messages, *key))
+        if done:
+            report.messages += session.message_count
+            if progress is not None:
+                progress(Progress(report.sessions, report.messages, *key))
+        else:
+            yield from put_session(target.backend, session)
+    if verify:
+        for session in sessions:
+            report.problems += yield from _differences(source.backend, target.backend, session)
+    return report
+
+
+def _same(one: Session, other: Session) -> bool:
+    return msgspec.structs.replace(one, version=0) == msgspec.structs.replace(other, version=0)
+
+
+def read_sessions(backend: Backend, user_id: str | Unset, on_error: OnError) -> Work[list[Session]]:
+    """All of them, before anything is written: a listing by last activity that the copy cannot
+    move. The longest quiet come first."""
+    found: list[Session] = []
+    cursor = None
+    while True:
+        page: Page[Session] = yield (
+            backend,
+            _do.list_sessions(
+                backend,
+                user_id=user_id,
+                where=None,
+                updated_from=None,
+                updated_to=None,
+                order="asc",
+                limit=_PAGE,
+                cursor=cursor,
+                on_error=on_error,
+            ),
+        )
+        found += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
+def read_page(
+    backend: Backend,
+    key: Key,
+    cursor: str | None,
+    on_error: OnError,
+    first: int | None = None,
+    last: int | None = None,
+) -> Steps[Page[Message]]:
+    """A page of a session, oldest first; between two times (µs, inclusive) where they are given."""
+    return _do.list_messages(
+        backend,
+        key,
+        where=None,
+        created_from=first,
+        created_to=last,
+        order="asc",
+        limit=_PAGE,
+        cursor=cursor,
+        on_error=on_error,
+    )
+
+
+def put_page(target: Backend, key: Key, messages: list[Message], *, new: bool) -> Work[int]:
+    """Write those of `messages` (in order, with times) that are not there, or not like this.
+
+    Args:
+        new: the target has no such session, so nothing needs to be looked up.
+
+    Returns:
+        How many were written.
+    """
+    if not messages:
+        return 0
+    there: dict[str, Message] = {}
+    cursor = None
+    while not new:
+        first, last = messages[0].create_time, messages[-1].create_time
+        page = yield target, read_page(target, key, cursor, "skip", first, last)
+        there.update((m.message_id, m) for m in page.items)
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    missing = tuple(m for m in messages if there.get(m.message_id) != m)
+    if missing:
+        yield target, target.commit(key, Change(put=missing))
+    return len(missing)
+
+
+def put_session(target: Backend, session: Session) -> Work[None]:
+    """Make the target's record that of `session`; after the messages, whose writing moves it."""
+    patch = SessionPatch(
+        title=session.title,
+        summary=session.summary,
+        metadata=session.metadata,
+        replace_metadata=True,
+        ttl=session.ttl,
+        expires_at=session.expires_at,
+        create_time=session.create_time,
+        update_time=session.update_time,
+    )
+    key = Key(session.user_id, session.session_id)
+    yield target, target.commit(key, Change(session=patch))
+
+
+# -- comparing ---------------------------------------------------------------------------------
+
+
+def _differences(source: Backend, target: Backend, session: Session) -> Work[list[Problem]]:
+    key = Key(session.user_id, session.session_id)
+    one = yield source, source.get_session(key)
+    other = yield target, target.get_session(key)
+    if one is None and other is None:  # it has expired meanwhile
+        return []
+    if not isinstance(one, Session) or not isinstance(other, Session):
+        where = "target" if isinstance(one, Session) else "source"
+        return [Problem(*key, None, f"there is no such session in the {where} that reads")]
+    problems = [
+        Problem(*key, None, f"{name} differs")
+        for name in Session.__struct_fields__
+        if name != "version" and getattr(one, name) != getattr(other, name)
+    ]
+    mine, theirs = _Reading(source, key), _Reading(target, key)
+    while True:
+        yield from mine.fill()
+        yield from theirs.fill()
+        if not mine.rows and not theirs.rows:
+            return problems
+        if not theirs.rows or (mine.rows and _place(mine.rows[0]) < _place(theirs.rows[0])):
+            what, message = "is only in the source", mine.rows.popleft()
+        elif not mine.rows or _place(theirs.rows[0]) < _place(mine.rows[0]):
+            what, message = "is only in the target", theirs.rows.popleft()
+        else:
+            message = mine.rows.popleft()
+            if same_message(message, theirs.rows.popleft()):
+                continue
+            what = "differs"
+        problems.append(Problem(*key, message.message_id, what))
+
+
+def same_message(one: Message, other: Message) -> bool:
+    """Whether two messages are the same as stored: a nan, which is not equal to itself, too."""
+    return one == other or (
+        _place(one) == _place(other) and encode_message(one) == encode_message(other)
+    )
+
+
+def _place(message: Message) -> tuple[int, str]:
+    return message.create_time or 0, message.message_id
+
+
+class _Reading:
+    """The messages of a session, a page at a time."""
+
+    def __init__(self, backend: Backend, key: Key) -> None:
+        self.rows: deque[Message] = deque()
+        self._backend = backend
+        self._key = key
+        self._cursor: str | None = None
+        self._ended = False
+
+    def fill(self) -> Work[None]:
+        """Have rows, unless there are no more."""
+        while not self.rows and not self._ended:
+            page = yield self._backend, read_page(self._backend, self._key, self._cursor, "skip")
+            self.rows.extend(page.items)
+            self._cursor = page.next_cursor
+            self._ended = self._cursor is None

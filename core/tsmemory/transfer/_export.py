@@ -1,0 +1,245 @@
+"""A store as one file of JSON Lines, and back. The format is public: docs/moving.md.
+
+The first line is ``{"tsmemory_export":1}``. Then comes each session, one line
+``{"session":{…}}`` and after it its messages, one a line and oldest first, as the JSONL engine
+writes them; the last line is ``{"end":{"sessions":…,"messages":…}}``, so that a file that was cut
+short is known.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from tsmemory._checks import check_key, check_messages
+from tsmemory._codec import decode_session, encode_message, encode_session
+from tsmemory._operations import OnError
+from tsmemory.backends import _jsonl_lines as lines
+from tsmemory.backends.base import UNSET, Backend, Position, Unset
+from tsmemory.errors import InvalidInputError
+from tsmemory.model import Message, Session
+from tsmemory.store import Store
+from tsmemory.transfer._copy import (
+    Progress,
+    Report,
+    Work,
+    drive,
+    put_page,
+    put_session,
+    read_page,
+    read_sessions,
+)
+
+__all__ = ["EXPORT_FORMAT", "export_jsonl", "import_jsonl", "opened"]
+
+EXPORT_FORMAT = 1
+"""The version of the file, ``tsmemory_export`` in its first line."""
+
+_BATCH = 200  # messages a write
+
+
+class _Exported(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    user_id: str
+    session_id: str
+    create_time: int
+    update_time: int
+    version: int
+    message_count: int
+    ttl: float | None = None
+    expires_at: int | None = None
+    record: msgspec.Raw
+
+
+class _End(msgspec.Struct, frozen=True):
+    sessions: int
+    messages: int
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """A line that is no message."""
+
+    tsmemory_export: int | None = None
+    session: _Exported | None = None
+    end: _End | None = None
+
+
+@contextmanager
+def opened(file: str | os.PathLike[str] | BinaryIO, mode: str) -> Iterator[BinaryIO]:
+    """`file`, where it is open already; else the file of that name, closed afterwards."""
+    if isinstance(file, (str, os.PathLike)):
+        with Path(file).open(mode) as raw:
+            yield raw  # type: ignore[misc]  # a binary mode opens a binary file
+    else:
+        yield file
+
+
+def export_jsonl(
+    store: Store,
+    file: str | os.PathLike[str] | BinaryIO,
+    *,
+    user_id: str | Unset = UNSET,
+    progress: Callable[[Progress], None] | None = None,
+    on_error: OnError = "raise",
+) -> Report:
+    """Write a store, or what one user has in it, as JSON Lines.
+
+    Args:
+        file: a path, or a binary file open for writing.
+        user_id: whose sessions; leave it out for every user's.
+        progress: called after every page of messages.
+        on_error: ``"skip"`` leaves out records that do not decode.
+
+    Raises:
+        CorruptRecordError: a record does not decode.
+    """
+    with opened(file, "wb") as out:
+        return drive(_export(store.backend, out, user_id, progress, on_error))
+
+
+def _export(
+    backend: Backend,
+    out: BinaryIO,
+    user_id: str | Unset,
+    progress: Callable[[Progress], None] | None,
+    on_error: OnError,
+) -> Work[Report]:
+    report = Report()
+    out.write(b'{"tsmemory_export":%d}\n' % EXPORT_FORMAT)
+    for session in (yield from read_sessions(backend, user_id, on_error)):
+        key = check_key(session.user_id, session.session_id)
+        report.sessions += 1
+        fields = {
+            name: getattr(session, name) for name in _Exported.__struct_fields__ if name != "record"
+        }
+        told = _Exported(**fields, record=msgspec.Raw(encode_session(session)))
+        out.write(b'{"session":' + msgspec.json.encode(told) + b"}\n")
+        cursor: str | None = None
+        while True:
+            page = yield backend, read_page(backend, key, cursor, on_error)
+            for message in page.items:
+                position = Position(message.create_time or 0, message.message_id)
+                out.write(lines.message_line(position, encode_message(message), None, 0))
+            report.messages += len(page.items)
+            if progress is not None:
+                progress(Progress(report.sessions, report.messages, *key))
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+    end = _End(report.sessions, report.messages)
+    out.write(b'{"end":' + msgspec.json.encode(end) + b"}\n")
+    return report
+
+
+def import_jsonl(
+    store: Store,
+    file: str | os.PathLike[str] | BinaryIO,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+) -> Report:
+    """Bring in what `export_jsonl` wrote. Ids and times are kept; what is there already stays.
+
+    Args:
+        file: a path, or a binary file open for reading.
+        progress: called after every batch of messages.
+
+    Raises:
+        InvalidInputError: a line is not as it should be, named by its number, or the file was cut
+            short. What stands before is in the store; bringing in the whole file completes it.
+    """
+    with opened(file, "rb") as source:
+        return drive(_import(store.backend, source, progress))
+
+
+def _import(
+    backend: Backend, source: BinaryIO, progress: Callable[[Progress], None] | None
+) -> Work[Report]:
+    report = Report()
+    session: Session | None = None
+    batch: list[Message] = []
+    new = ended = False
+
+    def flush() -> Work[None]:
+        if session is not None and batch:
+            key = check_key(session.user_id, session.session_id)
+            report.written += yield from put_page(backend, key, batch, new=new)
+            if progress is not None:
+                progress(Progress(report.sessions, report.messages, *key))
+            batch.clear()
+
+    for number, raw in enumerate(source, 1):
+        message = _message(raw, number) if number > 1 else None
+        if message is not None:
+            if session is None:
+                raise InvalidInputError(f"line {number}: a message before any session")
+            batch.append(message)
+            report.messages += 1
+            if len(batch) >= _BATCH:
+                yield from flush()
+            continue
+        line = _line(raw, number)
+        if number == 1:
+            if line.tsmemory_export is None:
+                raise InvalidInputError('line 1 is not {"tsmemory_export":1}: not such a file')
+            if line.tsmemory_export > EXPORT_FORMAT:
+                raise InvalidInputError(
+                    f"the file has format {line.tsmemory_export}, made by a newer tsmemory; this "
+                    f"one knows {EXPORT_FORMAT}: upgrade the package"
+                )
+            continue
+        yield from flush()
+        if session is not None:
+            yield from put_session(backend, session)
+        if line.end is not None:
+            ended = line.end == _End(report.sessions, report.messages)
+            break
+        session = _session(line, number)
+        key = check_key(session.user_id, session.session_id)
+        new = (yield backend, backend.get_session(key)) is None
+        report.sessions += 1
+    if not ended:
+        raise InvalidInputError(
+            f"the file was cut short: it holds {report.sessions} sessions and {report.messages} "
+            "messages, and not the end that counts as many"
+        )
+    return report
+
+
+def _line(raw: bytes, number: int) -> _Line:
+    try:
+        return msgspec.json.decode(raw, type=_Line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"line {number}: {error}") from error
+
+
+def _session(line: _Line, number: int) -> Session:
+    told = line.session
+    if told is None:
+        raise InvalidInputError(f"line {number} is neither a session nor a message")
+    try:
+        title, summary, metadata = decode_session(bytes(told.record))
+    except ValueError as error:
+        raise InvalidInputError(f"line {number}: {error}") from error
+    fields: dict[str, Any] = {
+        name: getattr(told, name) for name in _Exported.__struct_fields__ if name != "record"
+    }
+    return Session(**fields, title=title, summary=summary, metadata=metadata)
+
+
+def _message(raw: bytes, number: int) -> Message | None:
+    """The message on a line; None where it is another kind of line."""
+    if not raw.endswith(b"\n") or b'"role"' not in raw:
+        return None
+    (line,) = lines.read_lines(raw, 0)
+    if line.kind == "broken":
+        return None
+    try:
+        message = lines.decode_line(raw, Position(line.create_time, line.message_id))
+        check_messages([message])
+    except ValueError as error:
+        raise InvalidInputError(f"line {number}: {error}") from error
+    return message

@@ -1,0 +1,1 @@
+"""The ``tsmemory`` command: in process, and as the program that a person starts."""

@@ -110,7 +110,7 @@ urls = st.sampled_from(
         "data:image/png;base64,iVBORw0KGgo=",
         "data:audio/wav;base64,UklGRg==",
         "s3://bucket/key.mp4",
-        "file:///tmp/x.pdf",
+        "file:///srv/x.pdf",
     ]
 )
 media = st.sampled_from([None, b"", b"abcd", b"ab", b"\xff\x00", PNG, PDF, WAV]) | st.binary(

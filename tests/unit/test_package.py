@@ -95,7 +95,7 @@ def test_every_operation_has_its_twin(kind: type) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "chat.db", "nosql://user:secret@host/db", "SQLITE-FILE", "/tmp/x.db", "http://x"],
+    ["", "chat.db", "nosql://user:secret@host/db", "SQLITE-FILE", "/srv/x.db", "http://x"],
 )
 def test_unknown_schemes_are_named_without_the_url(url: str) -> None:
     with pytest.raises(InvalidInputError) as caught:

@@ -44,8 +44,8 @@ def open_store(url: str, *, ttl: float | None = None, **options: Any) -> Store:
     """Open the store at `url`. No I/O, except where an engine's page says so.
 
     Args:
-        url: ``sqlite:///relative.db``, ``sqlite:////absolute/path.db`` or ``memory:``; the
-            engine's options may follow, as ``?durability=normal``.
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute/path.db``, ``memory:``, or one of
+            another engine (`SCHEMES`); its options may follow, as ``?durability=normal``.
         ttl: seconds; the time to live of sessions that begin here. None: they stay.
         options: the engine's options by name; they win over those in the URL.
 

@@ -213,7 +213,8 @@ def replace(
 ) -> Steps[list[Message]]:
     target = _checks.check_messages(messages)
     ids = [m.message_id for m in target]
-    if len(set(ids)) != len(ids):
+    wanted = frozenset(ids)
+    if len(wanted) != len(ids):
         twice = next(mid for mid in ids if ids.count(mid) > 1)
         raise InvalidInputError(f"message id {twice!r} stands twice; ids are unique in a session")
     for _ in range(_ATTEMPTS):
@@ -222,7 +223,7 @@ def replace(
         current = {row.message_id or "": row for row in rows}
         last = rows[-1].create_time if rows else 0
         placed = _place(target, current, max(backend.clock(), (last or 0) + 1))
-        gone = tuple(mid for mid in current if mid not in set(ids))
+        gone = tuple(mid for mid in current if mid not in wanted)
         written = tuple(m for m in placed if current.get(m.message_id) != m)
         if not written and not gone:
             return placed

@@ -25,7 +25,7 @@ import redis
 from benchmarks._measure import Case, compare, console, show
 from tsmemory import Message, Store, ToolCall
 from tsmemory.backends.redis import RedisBackend
-from tsmemory.testing.redis import RedisServer, find_server
+from tsmemory.testing.servers.redis import RedisServer, find_server
 
 __all__ = ["main"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tsmemory import Message, Store, Window, where
 from tsmemory.backends.tablestore import TablestoreBackend
-from tsmemory.testing.tablestore import TablestoreProcess
+from tsmemory.testing.servers.tablestore import TablestoreProcess
 
 
 def messages(n: int) -> list[Message]:

@@ -1,6 +1,7 @@
 """Conversation memory for AI agents: kept in the store you run, read by the framework you use.
 
-from tsmemory import Message, open_store
+from tsmemory import Message
+from tsmemory import open_store
 
 with open_store("sqlite:///chat.db") as store:
     chat = store.conversation("session-456", user_id="user-123")
@@ -10,9 +11,8 @@ with open_store("sqlite:///chat.db") as store:
 
 from __future__ import annotations
 
-from tsmemory._open import open_store
-from tsmemory._urls import redact_url
-from tsmemory.backends.base import UNSET
+from tsmemory.engine.contract import UNSET
+from tsmemory.engine.urls import redact_url
 from tsmemory.errors import (
     AuthenticationError,
     BackendError,
@@ -42,6 +42,7 @@ from tsmemory.model import (
     WindowReport,
 )
 from tsmemory.openai_format import from_openai, to_openai
+from tsmemory.registry import open_store
 from tsmemory.store import Conversation, Store
 from tsmemory.window import Window, count_tokens
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from tsmemory import _html
+from tsmemory import html
 
 __all__ = [
     "Block",
@@ -121,7 +121,7 @@ class Message(msgspec.Struct, frozen=True):
         return cls("tool", content, tool_call_id=tool_call_id, **fields)
 
     def _repr_html_(self) -> str:
-        return _html.messages([self])
+        return html.messages([self])
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,14 +145,14 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def _repr_html_(self) -> str:
-        return _html.sessions([self])
+        return html.sessions([self])
 
 
 class MessageList(list[Message]):
     """A list of messages that shows itself in a notebook."""
 
     def _repr_html_(self) -> str:
-        return _html.messages(self)
+        return html.messages(self)
 
 
 class LeftOut(NamedTuple):
@@ -176,7 +176,7 @@ class WindowReport(msgspec.Struct, frozen=True):
     """The token counter's sum over `messages`; None where no counter was asked."""
 
     def _repr_html_(self) -> str:
-        return _html.window(self)
+        return html.window(self)
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):
@@ -194,7 +194,7 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
         return len(self.items)
 
     def _repr_html_(self) -> str:
-        return _html.page(self)
+        return html.page(self)
 
 
 class Erased(NamedTuple):

@@ -11,10 +11,15 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
-from tsmemory import _checks, _html
-from tsmemory import _operations as _do
-from tsmemory._operations import OnError, Order
-from tsmemory.backends.base import UNSET, Backend, Key, Steps, Unset
+from tsmemory import checks, html
+from tsmemory import usecases as _do
+from tsmemory.engine.contract import (
+    UNSET,
+    Backend,
+    Key,
+    Unset,
+)
+from tsmemory.engine.steps import Steps
 from tsmemory.filters import Filter
 from tsmemory.model import (
     Block,
@@ -28,6 +33,7 @@ from tsmemory.model import (
     ToolCall,
     WindowReport,
 )
+from tsmemory.usecases import OnError, Order
 from tsmemory.window import Window
 
 __all__ = ["Conversation", "Store"]
@@ -49,13 +55,13 @@ class Store:
 
     def __init__(self, backend: Backend, *, ttl: float | None = None) -> None:
         self.backend = backend
-        self.ttl = _checks.check_ttl(ttl)
+        self.ttl = checks.check_ttl(ttl)
 
     def __repr__(self) -> str:
         return f"Store({self.backend!r})"
 
     def conversation(
-        self, session_id: str, *, user_id: str = _checks.DEFAULT_USER, ttl: float | None = None
+        self, session_id: str, *, user_id: str = checks.DEFAULT_USER, ttl: float | None = None
     ) -> Conversation:
         """A handle on one session, whether it exists or not. No I/O.
 
@@ -64,7 +70,7 @@ class Store:
             user_id: as `session_id`; the same session id under another user is another session.
             ttl: seconds; every write through this handle makes it the session's time to live.
         """
-        return Conversation(self, _checks.check_key(user_id, session_id), _checks.check_ttl(ttl))
+        return Conversation(self, checks.check_key(user_id, session_id), checks.check_ttl(ttl))
 
     # -- sessions ----------------------------------------------------------------------------
 
@@ -165,11 +171,11 @@ class Store:
 
     def erase_user(self, user_id: str) -> Erased:
         """Remove everything of one user, expired sessions too. Returns the receipt."""
-        return self.backend.run(self.backend.erase(_checks.check_id("user_id", user_id)))
+        return self.backend.run(self.backend.erase(checks.check_id("user_id", user_id)))
 
     async def aerase_user(self, user_id: str) -> Erased:
         """Same as `erase_user`, for asyncio."""
-        return await self.backend.arun(self.backend.erase(_checks.check_id("user_id", user_id)))
+        return await self.backend.arun(self.backend.erase(checks.check_id("user_id", user_id)))
 
     def clear(self) -> Erased:
         """Remove every session of every user. Returns the receipt."""
@@ -257,7 +263,7 @@ class Conversation:
         return f"Conversation({self.session_id!r}, user_id={self.user_id!r})"
 
     def _repr_html_(self) -> str:
-        return _html.conversation(self)
+        return html.conversation(self)
 
     @property
     def _lifetime(self) -> _do.Lifetime:

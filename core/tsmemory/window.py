@@ -29,7 +29,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from tsmemory._codec import encode_value
+from tsmemory.engine.codec import encode_value
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Block, LeftOut, Message, MessageList, WindowReport, is_pinned
 

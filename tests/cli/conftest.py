@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tsmemory import Message, ToolCall, open_store
-from tsmemory._cli_run import run as run_command
+from tsmemory.cli.run import run as run_command
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Say = Callable[..., tuple[int, str, str]]

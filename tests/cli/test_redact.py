@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tsmemory import redact_url
-from tsmemory._cli_output import clean
-from tsmemory._cli_redact import scrub, secrets
+from tsmemory.cli.output import clean
+from tsmemory.cli.redact import scrub, secrets
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NOT_RUN = "# not run:"
-RUN_ELSEWHERE = {"coming-from-agent-memory.md": "tests/tablestore/test_coming_from.py"}
+RUN_ELSEWHERE = {"coming-from-agent-memory.md": "tests/backends/tablestore/test_coming_from.py"}
 """Pages whose blocks need a server of their own, and the test that runs them."""
 
 

@@ -19,7 +19,7 @@ from langchain_core.messages import convert_to_messages
 
 from langchain_tsmemory import to_neutral
 from tests._chat_api import conversations
-from tests.engines._processes import ROOT
+from tests.backends._processes import ROOT
 from tsmemory import (
     CorruptRecordError,
     InvalidInputError,
@@ -29,7 +29,7 @@ from tsmemory import (
     from_openai,
     open_store,
 )
-from tsmemory.backends.base import Change, Key, SessionPatch
+from tsmemory.engine.contract import Change, Key, SessionPatch
 from tsmemory.transfer import Progress, acopy, copy
 
 URLS = {

@@ -14,9 +14,9 @@ from langchain_tsmemory import to_neutral
 from tests._chat_api import conversations
 from tsmemory import Message, Session, Store, from_openai, open_store
 from tsmemory.backends.tablestore import TablestoreBackend
-from tsmemory.testing.redis import RedisServer
-from tsmemory.testing.tablestore import LocalTablestore
-from tsmemory.testing.zerodb import LocalZeroDB
+from tsmemory.testing.servers.redis import RedisServer
+from tsmemory.testing.servers.tablestore import LocalTablestore
+from tsmemory.testing.servers.zerodb import LocalZeroDB
 from tsmemory.transfer import copy
 
 

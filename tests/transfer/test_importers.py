@@ -23,7 +23,7 @@ from langchain_tsmemory.importers import (
 from llamaindex_tsmemory import from_neutral as to_llamaindex
 from llamaindex_tsmemory.importers import import_redis_chat_store, import_simple_chat_store
 from tsmemory import InvalidInputError, Message, Store, open_store, to_openai
-from tsmemory.testing.redis import RedisServer, find_server
+from tsmemory.testing.servers.redis import RedisServer, find_server
 from tsmemory.transfer import (
     Imported,
     import_jsonl_store,

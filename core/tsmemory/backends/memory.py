@@ -9,25 +9,27 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tsmemory._codec import decode_message, decode_session, encode_session
-from tsmemory._urls import split_url
-from tsmemory.backends._plan import Head, bodies, is_expired, mentioned, plan
-from tsmemory.backends._query import corrupt_message, corrupt_session, passes, session_rows
-from tsmemory.backends._steps import LocalBackend
-from tsmemory.backends.base import (
+from tsmemory.engine.codec import decode_message, decode_session, encode_session
+from tsmemory.engine.commit import Head, Loaded, Plan, commit, encode_bodies, is_expired
+from tsmemory.engine.contract import (
     Change,
+    Decide,
     Key,
     MessageQuery,
     Outcome,
     Position,
     Read,
     SessionQuery,
-    immediate,
+    Snapshot,
     now_us,
 )
+from tsmemory.engine.local import LocalBackend
+from tsmemory.engine.rows import corrupt_message, corrupt_session, passes, session_rows
+from tsmemory.engine.steps import Steps, immediate
+from tsmemory.engine.urls import split_url
 from tsmemory.errors import CorruptRecordError, InvalidInputError
 from tsmemory.model import Erased, Message, Problem, Session, Stats, is_pinned
 
@@ -144,7 +146,9 @@ class MemoryBackend(LocalBackend):
         with self._lock:
             kept = self._live(key)
             if kept is None:
-                return Read([])
+                return Read([], total=0 if query.total else None)
+            total = len(kept.order) if query.total else None
+            session = kept.session() if query.session else None
             rows: list[Message | CorruptRecordError] = []
             for position in _walk(kept.order, query):
                 if query.limit is not None and len(rows) >= query.limit:
@@ -153,10 +157,11 @@ class MemoryBackend(LocalBackend):
                 if passes(row, query.where):
                     rows.append(row)
             if not (query.pinned and rows):
-                return Read(rows)
+                return Read(rows, (), total, session)
             oldest = Position(rows[-1].create_time or 0, rows[-1].message_id or "")
             before = kept.pinned[: bisect_left(kept.pinned, oldest)]
-            return Read(rows, [kept.message(key, p.message_id) for p in before])
+            pinned = [kept.message(key, p.message_id) for p in before]
+            return Read(rows, pinned, total, session)
 
     @immediate
     def get_messages(self, key: Key, ids: Sequence[str]) -> list[Message | CorruptRecordError]:
@@ -164,51 +169,73 @@ class MemoryBackend(LocalBackend):
             kept = self._live(key)
             return [kept.message(key, mid) for mid in ids if mid in kept.bodies] if kept else []
 
-    @immediate
-    def commit(self, key: Key, change: Change) -> Outcome:
-        encoded = bodies(change)
+    def commit(self, key: Key, change: Change) -> Steps[Outcome]:
+        encoded = encode_bodies(change)
+        with self._lock:
+            return (yield from self._commit(key, change, encoded))
+
+    def rewrite(self, key: Key, decide: Decide, ids: Sequence[str] | None = None) -> Steps[Outcome]:
         with self._lock:
             kept = self._live(key)
-            found = kept.bodies if kept else {}
-            existing = {
-                mid: Position(found[mid][0], mid) for mid in mentioned(change) if mid in found
+            session = kept.session() if kept else None
+            if isinstance(session, CorruptRecordError):
+                raise session
+            if kept is None:
+                messages = []
+            elif ids is None:
+                messages = [kept.message(key, p.message_id) for p in kept.order]
+            else:
+                messages = [kept.message(key, mid) for mid in ids if mid in kept.bodies]
+            change = decide(Snapshot(session, messages))
+            if change is None:
+                return Outcome(session, [], 0)
+            return (yield from self._commit(key, change, encode_bodies(change)))
+
+    def _commit(self, key: Key, change: Change, encoded: Mapping[str, bytes]) -> Steps[Outcome]:
+        """The template of `engine.commit`; the lock is held."""
+        kept = self._live(key)
+        through: list[Position] = []
+        if kept and change.delete_through is not None:
+            through = kept.order[: bisect_right(kept.order, change.delete_through)]
+
+        @immediate
+        def load() -> Loaded:
+            if kept is None:
+                return Loaded(None, {}, {})
+            session = kept.session()
+            if isinstance(session, CorruptRecordError):
+                raise session
+            appended = {
+                m.message_id: kept.message(key, m.message_id)
+                for m in change.append
+                if m.message_id in kept.bodies
             }
-            through: list[Position] = []
-            if kept and change.delete_through is not None:
-                through = kept.order[: bisect_right(kept.order, change.delete_through)]
-            head = None
-            if kept:
-                session = kept.session()
-                if isinstance(session, CorruptRecordError):
-                    raise session
-                head = Head(session, kept.head.last_time)
-            planned = plan(key, head, change, existing, self.clock(), len(through))
-            if planned.changed and planned.head:
-                free = encode_session(planned.head.session)
-                if kept is None:
-                    kept = self._sessions[key] = _Kept()
-                    self._sessions.move_to_end(key)
-                kept.head, kept.free = planned.head, free
-                for mid in planned.delete + [p.message_id for p in through]:
-                    kept.remove(mid)
-                for message in planned.overwrite:
-                    kept.remove(message.message_id)
-                for message in planned.insert + planned.overwrite:
-                    kept.insert(message, encoded[message.message_id])
-                self._evict()
-            stored = []
-            for planned_row in planned.stored:
-                row: Message | CorruptRecordError
-                if isinstance(planned_row, Message):
-                    row = planned_row
-                else:  # an id that is there already, so there is a session
-                    assert kept is not None
-                    row = kept.message(key, planned_row)
-                if isinstance(row, CorruptRecordError):
-                    raise row
-                stored.append(row)
-            session_now = planned.head.session if planned.head else None
-            return Outcome(session_now, stored, len(planned.delete) + len(through))
+            others = (*(m.message_id for m in change.put), *change.delete)
+            positions = {
+                mid: Position(kept.bodies[mid][0], mid) for mid in others if mid in kept.bodies
+            }
+            return Loaded(Head(session, kept.head.last_time), appended, positions, len(through))
+
+        @immediate
+        def apply(planned: Plan, encoded: Mapping[str, bytes]) -> None:
+            assert planned.head is not None  # a plan that changes anything has one
+            free = encode_session(planned.head.session)
+            target = kept
+            if target is None:
+                target = self._sessions[key] = _Kept()
+                self._sessions.move_to_end(key)
+            target.head, target.free = planned.head, free
+            for mid in planned.delete + [p.message_id for p in through]:
+                target.remove(mid)
+            for message in planned.overwrite:
+                target.remove(message.message_id)
+            for message in planned.insert + planned.overwrite:
+                target.insert(message, encoded[message.message_id])
+            self._evict()
+
+        return (
+            yield from commit(key, change, clock=self.clock, load=load, apply=apply, bodies=encoded)
+        )
 
     def _evict(self) -> None:
         while self.max_sessions is not None and len(self._sessions) > self.max_sessions:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tsmemory.backends.base import Backend
+from tsmemory.engine.contract import Backend
 from tsmemory.store import Conversation, Store
 
 __all__ = ["Colour", "Engine"]

@@ -8,21 +8,21 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from tsmemory import _operations as _do
-from tsmemory._codec import encode_message
-from tsmemory._operations import OnError
-from tsmemory.backends.base import (
+from tsmemory import usecases as _do
+from tsmemory.engine.codec import encode_message
+from tsmemory.engine.contract import (
     UNSET,
     Backend,
     Change,
     Key,
     SessionPatch,
-    Steps,
     Unset,
 )
+from tsmemory.engine.steps import Steps
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Message, Page, Problem, Session
 from tsmemory.store import Store
+from tsmemory.usecases import OnError
 
 __all__ = [
     "Progress",

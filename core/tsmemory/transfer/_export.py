@@ -16,11 +16,10 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from tsmemory._checks import check_key, check_messages
-from tsmemory._codec import decode_session, encode_message, encode_session
-from tsmemory._operations import OnError
-from tsmemory.backends import _jsonl_lines as lines
-from tsmemory.backends.base import UNSET, Backend, Position, Unset
+from tsmemory.backends.jsonl import lines
+from tsmemory.checks import check_key, check_messages
+from tsmemory.engine.codec import decode_session, encode_message, encode_session
+from tsmemory.engine.contract import UNSET, Backend, Position, Unset
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Message, Session
 from tsmemory.store import Store
@@ -34,6 +33,7 @@ from tsmemory.transfer._copy import (
     read_page,
     read_sessions,
 )
+from tsmemory.usecases import OnError
 
 __all__ = ["EXPORT_FORMAT", "export_jsonl", "import_jsonl", "opened"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from tsmemory._checks import DEFAULT_USER, check_key, check_messages, check_ttl
-from tsmemory.backends.base import Backend, Change, MessageQuery, SessionPatch
+from tsmemory.checks import DEFAULT_USER, check_key, check_messages, check_ttl
+from tsmemory.engine.contract import Backend, Change, MessageQuery, SessionPatch
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Message, Problem, Session
 from tsmemory.store import Store

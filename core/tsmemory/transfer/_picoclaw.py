@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from tsmemory._checks import DEFAULT_USER
+from tsmemory.checks import DEFAULT_USER
 from tsmemory.model import Message, Problem
 from tsmemory.openai_format import from_openai
 from tsmemory.store import Store

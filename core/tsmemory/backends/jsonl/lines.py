@@ -1,0 +1,301 @@
+r"""The lines of a session's file: how they are written, and how they are read.
+
+Each is one JSON object in UTF-8 and a newline (docs/jsonl-format.md). The first tells whose file
+this is; then come messages, one a line, and now and then a line about the session::
+
+    {"tsmemory":1,"log":"5f1d3c70a2b94e68","user_id":"u","session_id":"s","create_time":1}
+    {"create_time":17,"message_id":"m1","role":"user","content":"Hi"}
+    {"create_time":18,"message_id":"m2","left":1,"role":"user","content":"first of two"}
+    {"create_time":19,"message_id":"m3","role":"assistant","content":"second of two"}
+    {"create_time":17,"message_id":"m1","op":"replace","left":1,"role":"user","content":"Hello"}
+    {"session":{"version":4,…}}
+
+``left`` counts the lines of the same batch that follow: a batch counts once its last line, the one
+without ``left``, is there and ends in a newline. ``op`` stands on a message that is not simply the
+next one: ``insert`` is new but older than what is there, ``replace`` takes the place of the one
+with its id. Lines without a role are changes: ``session``, ``delete``, ``truncate``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tsmemory.engine.codec import decode_message
+from tsmemory.engine.contract import Position
+from tsmemory.model import Message
+
+__all__ = [
+    "FORMAT",
+    "Head",
+    "Header",
+    "Line",
+    "after",
+    "blank",
+    "body_of",
+    "broken_id",
+    "decode_line",
+    "delete_line",
+    "header_line",
+    "message_line",
+    "read_header",
+    "read_lines",
+    "session_line",
+    "truncate_line",
+]
+
+FORMAT = 1
+"""The version of the file, ``tsmemory`` in its first line."""
+
+_encode = msgspec.json.encode
+_decode = msgspec.json.decode
+
+_ID = rb'"([^"\\\n]*(?:\\.[^"\\\n]*)*)"'
+_LINE = re.compile(
+    rb'\{"create_time":(\d{1,19}),"message_id":' + _ID + rb'(?:,"op":"(insert|replace)")?'
+    rb'(?:,"left":(\d+))?,((?:"v":1,"escaped":\{)?"role":"(system"|developer")?)[^\n]*\n'
+    rb"|[^\n]*\n"
+)
+"""One line. The groups are there where it begins as `message_line` writes it, whatever follows:
+a message whose end is damaged can still be named."""
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A session's record but for its free part: what each write moves. Times in µs."""
+
+    version: int
+    create_time: int
+    update_time: int
+    message_count: int
+    last_time: int
+    """The highest create_time that the session ever gave or took."""
+    ttl: float | None = None
+    expires_at: int | None = None
+
+
+def blank(create_time: int) -> Head:
+    """The record of a file in which nothing stands yet."""
+    return Head(version=0, create_time=create_time, update_time=0, message_count=0, last_time=0)
+
+
+def after(head: Head, added: int, newest: int, *, batches: int = 1) -> Head:
+    """The record after batches that only add messages and say nothing about it.
+
+    Args:
+        added: how many messages.
+        newest: the latest create_time among them, µs.
+        batches: how many; 0 changes nothing.
+    """
+    if not batches:
+        return head
+    return Head(
+        version=head.version + batches,
+        create_time=head.create_time,
+        update_time=max(head.update_time, newest),
+        message_count=head.message_count + added,
+        last_time=max(head.last_time, newest),
+        ttl=head.ttl,
+        expires_at=head.expires_at,
+    )
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """The first line of a file."""
+
+    tsmemory: int
+    log: str
+    """Of this file and no other: a rewritten file gets a new one."""
+    user_id: str
+    session_id: str
+    create_time: int
+
+
+class _Record(Head, frozen=True, kw_only=True):
+    record: msgspec.Raw = msgspec.Raw()
+
+
+class _Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A line without a role."""
+
+    session: _Record | None = None
+    delete: list[str] | None = None
+    truncate: Position | None = None
+    skip: int = 0
+    left: int = 0
+
+
+class Line(NamedTuple):
+    """One line as found. `start` and `size` in bytes; the newline is counted."""
+
+    start: int
+    size: int
+    kind: str
+    """``message``, ``insert``, ``replace``; ``session``, ``delete``, ``truncate``; ``broken``."""
+    create_time: int
+    message_id: str
+    pinned: bool
+    final: bool
+    """Whether the batch ends here."""
+    change: Any
+    """What a line without a role says; None for messages."""
+
+
+# -- writing -----------------------------------------------------------------------------------
+
+
+def header_line(log: str, user_id: str, session_id: str, create_time: int) -> bytes:
+    header = Header(
+        tsmemory=FORMAT, log=log, user_id=user_id, session_id=session_id, create_time=create_time
+    )
+    return _encode(header) + b"\n"
+
+
+def message_line(position: Position, body: bytes, op: str | None, left: int) -> bytes:
+    """A message's line. `body` is what `encode_message` made of it."""
+    marks = b',"op":"%s"' % op.encode() if op else b""
+    if left:
+        marks += b',"left":%d' % left
+    mid = _encode(position.message_id)
+    return b'{"create_time":%d,"message_id":%s%s,%s\n' % (position[0], mid, marks, body[1:])
+
+
+def session_line(head: Head, record: bytes | None, left: int = 0) -> bytes:
+    """The session's record as it is after this batch; `record`, its free part, where it changed."""
+    free = b',"record":' + record if record is not None else b""
+    return _mark(b'{"session":' + _encode(head)[:-1] + free + b"}}", left)
+
+
+def delete_line(ids: list[str], left: int) -> bytes:
+    return _mark(b'{"delete":' + _encode(ids) + b"}", left)
+
+
+def truncate_line(through: Position, skip: int, left: int) -> bytes:
+    """Everything up to `through` is gone; nothing that is left begins before byte `skip`."""
+    return _mark(b'{"truncate":' + _encode(through) + b',"skip":%d}' % skip, left)
+
+
+def _mark(line: bytes, left: int) -> bytes:
+    return line[:-1] + (b',"left":%d' % left if left else b"") + b"}\n"
+
+
+# -- reading -----------------------------------------------------------------------------------
+
+
+def read_header(data: bytes) -> Header | None:
+    """The header that `data` begins with; None where there is none, whole and readable."""
+    end = data.find(b"\n")
+    if end < 0:
+        return None
+    try:
+        return _decode(data[:end], type=Header)
+    except msgspec.DecodeError:
+        return None
+
+
+def broken_id(start: int) -> str:
+    """The name of a line that does not tell its own. ``~`` sorts it behind its predecessor."""
+    return f"~broken at byte {start}"
+
+
+def read_lines(data: bytes, start: int, time: int = 0) -> Iterator[Line]:
+    """The whole lines of `data`, which stands in the file at byte `start`.
+
+    Args:
+        time: the create_time of the last ``message`` line before; a broken line stands there.
+    """
+    for match in _LINE.finditer(data):
+        at, size = start + match.start(), match.end() - match.start()
+        created, raw_id, op, left, body, role = match.groups()
+        if body is None:
+            line = _unusual(match[0], at, time)
+        else:
+            mid = raw_id.decode() if b"\\" not in raw_id else _unescaped(raw_id)
+            kind = op.decode() if op else "message"
+            line = Line(at, size, kind, int(created), mid, role is not None, left is None, None)
+        if line.kind == "message":
+            time = line.create_time
+        yield line
+
+
+def _unescaped(raw: bytes) -> str:
+    return str(_decode(b'"%s"' % raw))
+
+
+def _unusual(raw: bytes, start: int, time: int) -> Line:
+    """A line that is no message as we write them: a change, another program's JSON, or damage."""
+    size = len(raw)
+    # A killed writer leaves a beginning, without a newline; a power cut may leave zeros with one.
+    # Any other line that does not read was whole once: it is kept, and reported.
+    whole = b"\0" not in raw and not raw.isspace()
+    broken = Line(start, size, "broken", time, broken_id(start), False, whole, None)
+    try:
+        fields = _decode(raw)
+        if not isinstance(fields, dict):
+            return broken
+        final = not fields.get("left")
+        if "role" not in fields:
+            return _read_change(raw, start) or broken._replace(final=final)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return broken
+    try:
+        position = Position(
+            msgspec.convert(fields["create_time"], int), msgspec.convert(fields["message_id"], str)
+        )
+    except (msgspec.ValidationError, LookupError):
+        return broken._replace(final=final)
+    op = fields.get("op")
+    kind = op if op in ("insert", "replace") else "message"
+    pinned = fields["role"] in ("system", "developer")
+    return Line(start, size, kind, *position, pinned, final, None)
+
+
+def _read_change(raw: bytes, start: int) -> Line | None:
+    try:
+        found = _decode(raw, type=_Change)
+    except msgspec.ValidationError:
+        return None
+    kind: str
+    change: Any
+    if found.session is not None:
+        record = found.session.record
+        free = bytes(record) or None
+        head = Head(**{name: getattr(found.session, name) for name in Head.__struct_fields__})
+        kind, change = "session", (head, free)
+    elif found.delete is not None:
+        kind, change = "delete", found.delete
+    elif found.truncate is not None:
+        kind, change = "truncate", (found.truncate, found.skip)
+    else:
+        return None
+    return Line(start, len(raw), kind, 0, "", False, not found.left, change)
+
+
+def body_of(raw: bytes) -> bytes | None:
+    """The body of the message on line `raw`, as the codec writes them, readable or not; None where
+    the line does not say which message it is."""
+    match = _LINE.match(raw)
+    if match is not None and match[5] is not None:
+        return b"{" + raw[match.start(5) :].rstrip(b"\n")
+    try:
+        fields = _decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if not isinstance(fields, dict) or not {"create_time", "message_id", "role"} <= fields.keys():
+        return None
+    ours = {"create_time", "message_id", "op", "left"}
+    return _encode({k: v for k, v in fields.items() if k not in ours})
+
+
+def decode_line(raw: bytes, position: Position) -> Message:
+    """The message on line `raw`.
+
+    Raises:
+        ValueError: there is none that reads (msgspec's errors are subclasses).
+    """
+    body = body_of(raw)
+    if body is None:
+        raise ValueError(f"the line is no message: {raw[:60]!r}")
+    return decode_message(body, position.message_id, position.create_time)

@@ -1,0 +1,191 @@
+"""Where things are in Tablestore: tables, indexes, keys and column names. Public, as any format.
+
+Both layouts have the same four tables-and-indexes, names configurable; P stands for the first key
+column of the messages:
+
+    session                  user_id STRING, session_id STRING
+    session_secondary_index  user_id, update_time INTEGER, session_id   (local)
+    message                  P STRING, create_time INTEGER, message_id STRING
+    message_secondary_index  P, message_id, create_time                 (local)
+
+``isolated`` (the default): P is ``user_session_id``, ``"<bytes of the user id>:<user id>/<session
+id>"``, so that no two sessions share a partition of messages. ``agent-memory``: P is
+``session_id``, as in tablestore-for-agent-memory for Python, Java and Go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tsmemory.backends.tablestore.sdk import MAX, MIN, PrimaryKey
+from tsmemory.engine.contract import Key, Position
+from tsmemory.errors import InvalidInputError
+
+__all__ = [
+    "ASK",
+    "CONTENT",
+    "GONE",
+    "MAX_COLUMN",
+    "MAX_ROW",
+    "RESERVED",
+    "ROLE",
+    "UPDATE_TIME",
+    "Layout",
+    "LayoutName",
+    "is_column",
+    "native_value",
+]  # fmt: skip
+
+LayoutName = Literal["isolated", "agent-memory"]
+
+RESERVED = "tsmemory"
+"""Our one column; what does not fit goes on in ``tsmemory_1``, ``tsmemory_2`` …"""
+GONE = "tsmemory_gone"
+"""On a row that only keeps its place, so that a late writer cannot take it."""
+ASK = "tsmemory_ask"
+"""On a newest message whose word about the session no longer holds: ask the session."""
+CONTENT, ROLE, UPDATE_TIME = "content", "role", "update_time"
+
+MAX_COLUMN = 2_097_152
+"""Bytes of one attribute (Tablestore, "Limits on the Wide Column model")."""
+MAX_ROW = 4_194_304
+"""Bytes of one row change, and of a batch of them (same page)."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}\Z")  # same page
+_TABLE_TYPES = {"STRING", "INTEGER", "DOUBLE", "BOOLEAN", "BINARY"}
+_OURS = re.compile(r"tsmemory(_|\Z)")
+_KEYS = {"user_id", "session_id", "user_session_id", "message_id", "create_time"}
+_TAKEN = {"message": _KEYS | {CONTENT, ROLE}, "session": {"user_id", "session_id", UPDATE_TIME}}
+_INT64 = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One arrangement of tables.
+
+    Raises:
+        InvalidInputError: a name that the service does not allow, or an unknown layout.
+    """
+
+    name: LayoutName = "isolated"
+    session_table: str = "session"
+    session_index: str = "session_secondary_index"
+    message_table: str = "message"
+    message_index: str = "message_secondary_index"
+    session_metadata: Mapping[str, str] = field(default_factory=dict)
+    """Session metadata to keep in the index too, with their types (``STRING``, ``INTEGER``,
+    ``DOUBLE``, ``BOOLEAN``, ``BINARY``): filters of listings on them run in the service."""
+
+    def __post_init__(self) -> None:
+        if self.name not in ("isolated", "agent-memory"):
+            raise InvalidInputError(f'layout is "isolated" or "agent-memory", not {self.name!r}')
+        tables = (self.session_table, self.session_index, self.message_table, self.message_index)
+        for table in tables:
+            if not _NAME.match(table):
+                raise InvalidInputError(
+                    f"{table!r} is no table name: ASCII letters, digits and _, no digit first"
+                )
+        if len(set(tables)) != len(tables):
+            raise InvalidInputError("tables and indexes need names of their own")
+        for column, kind in self.session_metadata.items():
+            if not is_column(column, "session") or kind not in _TABLE_TYPES:
+                raise InvalidInputError(
+                    f"session_metadata {column!r}: {kind!r} cannot be kept in the index; give "
+                    f"column names with one of {', '.join(sorted(_TABLE_TYPES))}"
+                )
+
+    @property
+    def isolated(self) -> bool:
+        return self.name == "isolated"
+
+    # -- keys --------------------------------------------------------------------------------
+
+    @property
+    def partition(self) -> str:
+        """The first key column of the messages."""
+        return "user_session_id" if self.isolated else "session_id"
+
+    def partition_of(self, key: Key) -> str:
+        if self.isolated:
+            return f"{len(key.user_id.encode())}:{key.user_id}/{key.session_id}"
+        return key.session_id
+
+    def key_of(self, partition: str) -> Key:
+        """The session whose messages are under `partition`; isolated only.
+
+        Raises:
+            ValueError: it is not of our making.
+        """
+        size, _, rest = partition.partition(":")
+        data = rest.encode()
+        user, separator, session = data[: int(size)], data[int(size) :][:1], data[int(size) + 1 :]
+        if separator != b"/":
+            raise ValueError(f"{partition!r} is no key of this layout")
+        return Key(user.decode(), session.decode())
+
+    def users_partitions(self, user_id: str) -> tuple[str, str]:
+        """The range of a user's partitions, the end exclusive; isolated only."""
+        prefix = f"{len(user_id.encode())}:{user_id}"
+        return prefix + "/", prefix + "0"  # "0" is the character after "/"
+
+    def session_key(self, key: Key) -> PrimaryKey:
+        return [("user_id", key.user_id), ("session_id", key.session_id)]
+
+    def message_key(self, key: Key, create_time: Any, message_id: Any) -> PrimaryKey:
+        return [
+            (self.partition, self.partition_of(key)),
+            ("create_time", create_time),
+            ("message_id", message_id),
+        ]
+
+    def all_messages(self, first: Any = MIN, last: Any = MAX) -> tuple[PrimaryKey, PrimaryKey]:
+        """The range of the partitions from `first` to `last`, the end exclusive."""
+        names = (self.partition, "create_time", "message_id")
+        low = [(names[0], first), *((name, MIN) for name in names[1:])]
+        high = [(names[0], last), *((name, MAX if last is MAX else MIN) for name in names[1:])]
+        return low, high
+
+    def id_range(self, key: Key, message_id: str | None) -> tuple[PrimaryKey, PrimaryKey]:
+        """In the index: where one id stands (at any time), or every id of the session."""
+        first = (self.partition, self.partition_of(key))
+        low = MIN if message_id is None else message_id
+        high = MAX if message_id is None else message_id
+        return (
+            [first, ("message_id", low), ("create_time", MIN)],
+            [first, ("message_id", high), ("create_time", MAX)],
+        )
+
+    def through(self, key: Key, position: Position | None) -> tuple[PrimaryKey, PrimaryKey]:
+        """The messages up to `position`, inclusive; None: all of them."""
+        low = self.message_key(key, MIN, MIN)
+        if position is None:
+            return low, self.message_key(key, MAX, MAX)
+        # No id lies between an id and the same with a NUL behind it.
+        return low, self.message_key(key, position.create_time, position.message_id + "\0")
+
+
+def is_column(name: str, kind: Literal["message", "session"]) -> bool:
+    """Whether a metadata key can be a column of its own, and is not one of ours."""
+    return bool(_NAME.match(name)) and not _OURS.match(name) and name not in _TAKEN[kind]
+
+
+def native_value(value: Any) -> bool:
+    """Whether a column can hold the value exactly, type included."""
+    kind = type(value)
+    if kind is bool:
+        return True
+    if kind is int:
+        return value in _INT64
+    if kind is float:
+        return value == value and value not in (float("inf"), float("-inf"))
+    if kind is str:
+        if "\0" in value or len(value) > MAX_COLUMN:
+            return False
+        try:
+            return len(value.encode()) <= MAX_COLUMN
+        except UnicodeEncodeError:  # a lone surrogate
+            return False
+    return isinstance(value, (bytes, bytearray, memoryview)) and len(value) <= MAX_COLUMN

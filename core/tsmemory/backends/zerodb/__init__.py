@@ -1,0 +1,7 @@
+"""The ZeroDB backend."""
+
+from __future__ import annotations
+
+from tsmemory.backends.zerodb.backend import ZeroDBBackend
+
+__all__ = ["ZeroDBBackend"]

@@ -1,0 +1,230 @@
+"""The engine over ZeroDB: one table of a project, over the REST API that keeps tables.
+
+Written to the contract that the vendor's package documents (``ainative-python`` 3.1.1): ``POST
+{api}/projects/{project}/database/tables`` creates the table, ``…/tables/{table}/rows`` takes POST
+(insert, 1,000 rows at most), PUT (update by filter) and DELETE (by filter), ``…/query`` a filter, a
+sort, a limit and an offset; the key goes in the header ``X-API-Key``.
+
+One row a message and one a session (`_zerodb_rows`). The API has neither transactions nor unique
+keys, but an update by filter that tells how many rows it changed; `_zerodb_commit` makes commits of
+that. They are atomic, exactly-once and safe among writers **as far as the service applies such an
+update to one row in one step, and a reading after a reply sees what the reply told**. The vendor
+promises neither in words.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote, unquote
+
+import httpx
+
+from tsmemory.backends.zerodb import maintenance as upkeep
+from tsmemory.backends.zerodb import reader as reading
+from tsmemory.backends.zerodb.client import AsyncFace, Face, judge
+from tsmemory.backends.zerodb.writer import commit, find
+from tsmemory.engine.commit import encode_bodies
+from tsmemory.engine.contract import (
+    Capabilities,
+    Change,
+    Key,
+    MessageQuery,
+    Outcome,
+    Read,
+    SessionQuery,
+    now_us,
+)
+from tsmemory.engine.network import NetworkBackend, Verdict
+from tsmemory.engine.steps import Steps
+from tsmemory.engine.urls import split_url
+from tsmemory.errors import CorruptRecordError, InvalidInputError
+from tsmemory.model import Erased, Message, Problem, Session, Stats
+
+__all__ = ["API_URL", "ZeroDBBackend"]
+
+API_URL = "https://api.ainative.studio"
+"""Where the service is, unless told otherwise (``ainative/client.py``, `ClientConfig`)."""
+
+_MAX_BODY = 1_000_000  # bytes of one message; ours: the vendor names no limit of a row
+
+
+@lru_cache(maxsize=1)
+def _certificates() -> ssl.SSLContext:
+    """Loading them takes some 20 ms, which every client would spend again."""
+    return httpx.create_ssl_context()
+
+
+class ZeroDBBackend(NetworkBackend):
+    """Sessions in one table of a ZeroDB project.
+
+    Args:
+        project: the project's id; default: ``ZERODB_PROJECT_ID``.
+        api_key: default: ``ZERODB_API_KEY``.
+        api_url: where the service is; default: ``ZERODB_API_URL``, or `API_URL`. ``/api/v1`` is
+            added where it is not there.
+        table: the table's name; `setup` creates it.
+        timeout: seconds for each phase of one request: to connect, send, and wait for a reply.
+        retry_for: seconds during which a request that fails for a passing reason (429, 5xx, no
+            connection, no reply) is sent again, with back-off.
+        client: a ready `httpx.Client`, left open; `async_client`: a ready `httpx.AsyncClient`.
+        clock: µs since the epoch. Times are this machine's: the API tells none.
+
+    Raises:
+        InvalidInputError: no project or no key, or an argument that does not read.
+    """
+
+    capabilities = Capabilities(max_message_bytes=_MAX_BODY)
+
+    def __init__(
+        self,
+        project: str | None = None,
+        *,
+        api_key: str | None = None,
+        api_url: str | None = None,
+        table: str = "tsmemory",
+        timeout: float = 30.0,
+        retry_for: float = 10.0,
+        client: httpx.Client | None = None,
+        async_client: httpx.AsyncClient | None = None,
+        clock: Callable[[], int] = now_us,
+    ) -> None:
+        project = project or os.environ.get("ZERODB_PROJECT_ID")
+        key = api_key or os.environ.get("ZERODB_API_KEY")
+        if not project:
+            raise InvalidInputError(
+                "which ZeroDB project? give its id, as in zerodb://PROJECT, or set "
+                "ZERODB_PROJECT_ID"
+            )
+        if not key:
+            raise InvalidInputError("ZeroDB needs a key: give api_key or set ZERODB_API_KEY")
+        if not key.isascii() or not key.isprintable():
+            raise InvalidInputError("the ZeroDB key holds characters that no HTTP header can")
+        if not table:
+            raise InvalidInputError("table is empty; leave it out for 'tsmemory'")
+        if not timeout > 0:
+            raise InvalidInputError(f"timeout is {timeout} s; give more than 0")
+        url = (api_url or os.environ.get("ZERODB_API_URL") or API_URL).rstrip("/")
+        if not url.startswith(("http://", "https://")):
+            raise InvalidInputError("the ZeroDB API's address begins with https:// or http://")
+        self.project = project
+        self.table = table
+        self.api_url = url if url.endswith("/api/v1") else f"{url}/api/v1"
+        self.timeout = float(timeout)
+        self.clock = clock
+        self._key = key
+        super().__init__(
+            client=None if client is None else self._face(Face, client),
+            async_client=None if async_client is None else self._face(AsyncFace, async_client),
+            retry_for=retry_for,
+        )
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> ZeroDBBackend:
+        """``zerodb://PROJECT``, or ``zerodb+https://host/PROJECT`` (``zerodb+http://`` for a server
+        of your own) with the options ``table``, ``timeout``, ``retry_for`` and ``api_key`` (better
+        in ``ZERODB_API_KEY``, where no list of processes and no log shows it).
+
+        Raises:
+            InvalidInputError: a user name, a path or an option that is not known.
+        """
+        readers: dict[str, Callable[[str], Any]] = {
+            "table": str,
+            "timeout": float,
+            "retry_for": float,
+            "api_key": str,
+        }
+        ready: dict[str, Any] = {
+            name: options.pop(name)
+            for name in ("client", "async_client", "project", "api_url")
+            if name in options
+        }
+        parts, found = split_url(url, readers, options)
+        if "@" in parts.netloc or parts.fragment:
+            raise InvalidInputError(
+                "a ZeroDB URL holds no user, password or fragment; the key belongs in "
+                "ZERODB_API_KEY"
+            )
+        path = unquote(parts.path.strip("/"))
+        if parts.scheme == "zerodb":
+            if path:
+                raise InvalidInputError("write zerodb://PROJECT, or zerodb+https://host/PROJECT")
+            found["project"] = unquote(parts.netloc) or None
+        else:
+            found["project"] = path or None
+            found["api_url"] = f"{parts.scheme.partition('+')[2]}://{parts.netloc}"
+        found.update(ready)
+        return cls(**found)
+
+    def __repr__(self) -> str:
+        return f"ZeroDBBackend({self.project!r}, table={self.table!r}, api_url={self.api_url!r})"
+
+    # -- clients -----------------------------------------------------------------------------
+
+    def _face(self, colour: Callable[..., Any], http: Any) -> Any:
+        tables = f"{self.api_url}/projects/{quote(self.project, safe='')}/database/tables"
+        return colour(http, tables, self.table, self._key)
+
+    def _connect(self) -> Any:
+        return self._face(Face, httpx.Client(timeout=self.timeout, verify=_certificates()))
+
+    def _aconnect(self) -> Any:
+        return self._face(
+            AsyncFace, httpx.AsyncClient(timeout=self.timeout, verify=_certificates())
+        )
+
+    def _disconnect(self, client: Any) -> None:
+        client.http.close()
+
+    async def _adisconnect(self, client: Any) -> None:
+        await client.http.aclose()
+
+    def _judge(self, error: Exception) -> Verdict:
+        return judge(error)
+
+    # -- operations --------------------------------------------------------------------------
+
+    def setup(self) -> Steps[None]:
+        return upkeep.setup(self.table)
+
+    def get_session(self, key: Key) -> Steps[Session | CorruptRecordError | None]:
+        try:
+            found, _ = yield from find(key)
+        except CorruptRecordError as error:
+            return error
+        if found is None or found.row.expired(self.clock()):
+            return None
+        return found.session
+
+    def list_sessions(self, query: SessionQuery) -> Steps[list[Session | CorruptRecordError]]:
+        return reading.list_sessions(query, self.clock())
+
+    def read(self, key: Key, query: MessageQuery) -> Steps[Read]:
+        return reading.read(key, query, self.clock())
+
+    def get_messages(
+        self, key: Key, ids: Sequence[str]
+    ) -> Steps[list[Message | CorruptRecordError]]:
+        return reading.get_messages(key, ids, self.clock())
+
+    def commit(self, key: Key, change: Change) -> Steps[Outcome]:
+        encoded = encode_bodies(change, _MAX_BODY)
+        return (yield from commit(key, change, encoded, self.clock, self.retry_for))
+
+    def erase(self, user_id: str | None, session_id: str | None = None) -> Steps[Erased]:
+        return upkeep.erase(user_id, session_id)
+
+    def purge_expired(self) -> Steps[Erased]:
+        return upkeep.purge_expired(self.clock())
+
+    def stats(self) -> Steps[Stats]:
+        return upkeep.stats(self.clock())
+
+    def verify(self) -> Steps[list[Problem]]:
+        return upkeep.verify()
+
+    def compact(self, key: Key) -> Steps[int]:
+        return upkeep.compact(key)

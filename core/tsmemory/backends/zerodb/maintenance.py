@@ -1,0 +1,164 @@
+"""What an operator asks of the table: to make it, to count, to check, to remove for good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from tsmemory.backends.zerodb import client as api
+from tsmemory.backends.zerodb.reader import every
+from tsmemory.backends.zerodb.rows import (
+    FOREVER,
+    SCHEMA,
+    TOP,
+    key_of,
+    read_message,
+    read_session,
+    spell,
+    time_text,
+    visible,
+)
+from tsmemory.backends.zerodb.writer import begin_anew, find
+from tsmemory.engine.contract import Key
+from tsmemory.engine.steps import Steps
+from tsmemory.errors import CorruptRecordError
+from tsmemory.model import Erased, Problem, Stats
+
+__all__ = ["compact", "erase", "purge_expired", "setup", "stats", "verify"]
+
+Raw = dict[str, Any]
+
+
+def setup(table: str) -> Steps[None]:
+    """Create the table; one that is there stays as it is."""
+    make = api.create(SCHEMA, "Conversations, kept by tsmemory.")
+    try:
+        yield make(table)
+    except api.RefusedError as error:
+        if error.status != 409:
+            raise
+
+
+def erase(user_id: str | None, session_id: str | None) -> Steps[Erased]:
+    """As `Backend.erase`. The sessions' rows go first: what writes meanwhile finds none to move."""
+    condition: Raw = {}
+    if user_id is not None and session_id is not None:
+        condition = {"key": key_of(Key(user_id, session_id))}
+    elif user_id is not None:
+        condition = {"user": spell(user_id)}
+    heads = yield from every({**condition, "place": TOP, "state": "kept"}, {"activity": 1})
+    if heads:
+        yield api.delete({**condition, "place": TOP})
+    # Drafts of writers that ended half-way are there also without a session.
+    yield api.delete(condition or {"key": {"$gte": ""}})
+    counts = [raw.get("count") for raw in heads]
+    return Erased(len(heads), sum(count for count in counts if isinstance(count, int)))
+
+
+def purge_expired(now: int) -> Steps[Erased]:
+    """As `Backend.purge_expired`."""
+    past = {"place": TOP, "state": "kept", "expires": {"$lte": time_text(now)}}
+    erased = Erased()
+    for raw in (yield from every(past, {"activity": 1})):
+        found = read_session(raw)
+        if isinstance(found, CorruptRecordError):
+            went, count = True, 0
+            yield api.delete({"key": raw["key"]})
+        else:
+            went = yield from begin_anew(found)
+            count = found.row.count
+        if went:
+            erased = Erased(erased.sessions + 1, erased.messages + count)
+    return erased
+
+
+def stats(now: int) -> Steps[Stats]:
+    """As `Backend.stats`."""
+    users: set[str] = set()
+    sessions = messages = expired = 0
+
+    def count(page: list[Raw]) -> None:
+        nonlocal sessions, messages, expired
+        for raw in page:
+            expires = str(raw.get("expires"))
+            if expires != FOREVER and expires <= time_text(now):
+                expired += 1
+                continue
+            users.add(str(raw.get("user")))
+            sessions += 1
+            messages += raw["count"] if isinstance(raw.get("count"), int) else 0
+
+    yield from every({"place": TOP, "state": "kept"}, {"activity": 1}, count)
+    return Stats(users=len(users), sessions=sessions, messages=messages, expired_sessions=expired)
+
+
+def verify() -> Steps[list[Problem]]:
+    """As `Backend.verify`: reads the whole table, a session at a time."""
+    problems: list[Problem] = []
+    rest: list[Raw] = []
+
+    def check(page: list[Raw]) -> None:
+        rest.extend(page)
+        last = rest[-1].get("key") if rest else None
+        whole = [raw for raw in rest if raw.get("key") != last]
+        for _, rows in groupby(whole, lambda raw: raw.get("key")):
+            problems.extend(_findings(list(rows)))
+        del rest[: len(whole)]
+
+    yield from every({"key": {"$gte": ""}}, {"key": 1, "place": -1}, check)
+    if rest:
+        problems += _findings(rest)
+    return problems
+
+
+def _findings(rows: list[Raw]) -> Iterator[Problem]:
+    """What is wrong with the rows of one session."""
+    heads = [raw for raw in rows if raw.get("place") == TOP and raw.get("state") == "kept"]
+    messages = [raw for raw in rows if raw.get("place") != TOP]
+    if not heads:
+        for raw in messages:
+            if raw.get("state") == "kept":
+                row = read_message(Key("?", "?"), raw)
+                yield Problem(None, None, row.message_id, "belongs to no session")
+        return
+    found = read_session(heads[0])
+    if isinstance(found, CorruptRecordError):
+        yield Problem(found.user_id, found.session_id, None, found.reason)
+        return
+    session = found.session
+    key = Key(session.user_id, session.session_id)
+    if isinstance(session, CorruptRecordError):
+        yield Problem(*key, None, session.reason)
+    if len(heads) > 1:
+        yield Problem(*key, None, f"there are {len(heads)} records of this session")
+    counted = visible(found.row, messages)
+    if len(counted) != found.row.count:
+        what = f"message_count is {found.row.count}, but there are {len(counted)} messages"
+        yield Problem(*key, None, what)
+    for raw in counted:
+        row = read_message(key, raw)
+        if isinstance(row, CorruptRecordError):
+            yield Problem(*key, row.message_id, row.reason)
+
+
+def compact(key: Key) -> Steps[int]:
+    """Remove what can never count: drafts of writers that ended half-way, rows of a life before."""
+    found, _ = yield from find(key)
+    if found is None:
+        return 0
+    row = found.row
+    message: Raw = {"key": row.key, "message": {"$ne": ""}}
+    drafts: Raw = {
+        **message,
+        "state": "draft",
+        "commit": {"$ne": row.pending.commit},
+        "v": {"$lte": row.v},  # that of a writer at work is higher
+    }
+    freed = 0
+    for dead in (drafts, {**message, "token": {"$ne": row.token}}):
+        rows = yield from every(dead, {"place": 1})
+        if rows:
+            yield api.delete(dead)
+        freed += sum(len(str(raw.get("body"))) for raw in rows)
+    return freed

@@ -1,0 +1,233 @@
+"""How messages and sessions are read: pages that do not mix two versions of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tsmemory.backends.zerodb import client as api
+from tsmemory.backends.zerodb.rows import (
+    TOP,
+    Found,
+    activity,
+    key_of,
+    place_of,
+    read_message,
+    read_session,
+    spell,
+    time_text,
+    visible,
+)
+from tsmemory.backends.zerodb.writer import find, kept_session
+from tsmemory.engine.contract import (
+    Key,
+    MessageQuery,
+    Position,
+    Read,
+    SessionQuery,
+)
+from tsmemory.engine.rows import passes
+from tsmemory.engine.steps import Steps
+from tsmemory.errors import CorruptRecordError
+from tsmemory.model import Message, Session
+
+__all__ = ["get_messages", "list_sessions", "read"]
+
+_TRIES = 6
+"""How often a reading begins again when a writer moved the session on in between. The last one
+counts as it is: rows of later versions left out, rows that a later commit removed missing."""
+
+Raw = dict[str, Any]
+Rows = list[Message | CorruptRecordError]
+
+
+class _MovedError(Exception):
+    """A writer moved the session on between two requests of one reading."""
+
+
+def read(key: Key, query: MessageQuery, now: int) -> Steps[Read]:
+    """As `Backend.read`.
+
+    Newest first, from the end, the session's row comes with the messages: one request where the
+    page fits into one. Otherwise it is read before and after.
+    """
+    for attempt in range(_TRIES):
+        try:
+            return (yield from _read(key, query, now, last=attempt == _TRIES - 1))
+        except _MovedError:
+            continue
+    raise AssertionError("the last attempt does not raise _MovedError")
+
+
+def _read(key: Key, query: MessageQuery, now: int, *, last: bool) -> Steps[Read]:
+    tail = query.descending and query.after is None and query.created_to is None
+    found: Found | None = None
+    first: list[Raw] = []
+    size = _page_size(query)
+    if tail:
+        answer = yield api.query(_conditions(key, query), sort={"place": -1}, limit=size)
+        first = answer["rows"]
+        found = kept_session(first)
+        tail = found is not None or len(first) < size
+    if not tail:  # also where drafts of sessions that never began fill the first page
+        found, _ = yield from find(key)
+    if found is None or found.row.expired(now):
+        return Read([])
+    rows = yield from _collect(key, query, found, last, (first, size) if tail else None)
+    # One request is one view of the table; several may have a commit between them.
+    one_request = tail and (len(first) < size or len(rows) == query.limit)
+    pinned: Rows = []
+    if query.pinned and rows and found.row.pinned:
+        oldest = place_of(Position(rows[-1].create_time or 0, rows[-1].message_id or ""))
+        pinned = yield from _pinned(key, found, oldest)
+        one_request = False
+    if not one_request and not last:
+        again, _ = yield from find(key)
+        if again is None or (again.row.token, again.row.v) != (found.row.token, found.row.v):
+            raise _MovedError
+    return Read(rows, pinned)
+
+
+def _page_size(query: MessageQuery) -> int:
+    if query.limit is None or query.where is not None:
+        return api.MAX_ROWS
+    return min(api.MAX_ROWS, query.limit + 1)  # one more for the session's own row
+
+
+def _conditions(key: Key, query: MessageQuery) -> dict[str, Any]:
+    bounds: dict[str, str] = {}
+    low: list[str] = []
+    high: list[str] = []
+    if query.created_from is not None:
+        low.append(time_text(query.created_from))
+    if query.created_to is not None:
+        high.append(time_text(query.created_to + 1))
+    if query.after is not None:
+        (high if query.descending else low).append(place_of(query.after))
+    if low:
+        bounds["$gt"] = max(low)  # places are longer than times, so none equals a bound of time
+    if high:
+        bounds["$lt"] = min(high)
+    return {"key": key_of(key), **({"place": bounds} if bounds else {})}
+
+
+def _collect(
+    key: Key, query: MessageQuery, found: Found, last: bool, first: tuple[list[Raw], int] | None
+) -> Steps[Rows]:
+    """The rows of a reading, page after page, the first of which may be there already."""
+    rows: Rows = []
+    way = -1 if query.descending else 1
+    conditions = _conditions(key, query)
+    size = _page_size(query)
+    seen: set[tuple[str, str]] = set()
+    while True:
+        if first is not None:
+            page, size = first
+            first = None
+        else:
+            answer = yield api.query(conditions, sort={"place": way}, limit=size)
+            page = answer["rows"]
+        messages = [raw for raw in page if raw.get("place") != TOP]
+        if not last and any(_later(raw, found) and raw.get("state") == "kept" for raw in messages):
+            raise _MovedError
+        for raw in visible(found.row, messages):
+            mark = (str(raw.get("message")), str(raw.get("commit")))
+            if mark in seen or _later(raw, found):
+                continue
+            seen.add(mark)
+            row = read_message(key, raw)
+            if passes(row, query.where):
+                rows.append(row)
+                if query.limit is not None and len(rows) >= query.limit:
+                    return rows
+        if len(page) < size:
+            return rows
+        size = api.MAX_ROWS
+        if messages:
+            # Inclusive: two rows of one place (a draft and what it replaces) may be parted.
+            edge = dict(conditions.get("place", {}))
+            edge.pop("$lt" if query.descending else "$gt", None)
+            edge["$lte" if query.descending else "$gte"] = messages[-1]["place"]
+            if not query.descending:
+                edge.setdefault("$lt", TOP)
+            conditions = {**conditions, "place": edge}
+
+
+def _later(raw: Raw, found: Found) -> bool:
+    version = raw.get("v")
+    return isinstance(version, int) and version > found.row.v
+
+
+def _pinned(key: Key, found: Found, oldest: str) -> Steps[Rows]:
+    """The instructions before a place, oldest first."""
+    raws = yield from every(
+        {"key": key_of(key), "pinned": True, "place": {"$lt": oldest}}, {"place": 1}
+    )
+    return [read_message(key, raw) for raw in visible(found.row, raws)]
+
+
+def every(
+    conditions: dict[str, Any],
+    sort: dict[str, int],
+    use: Callable[[list[Raw]], None] | None = None,
+) -> Steps[list[Raw]]:
+    """All rows that pass a filter, by offset; given to `use` page by page where there is one."""
+    rows: list[Raw] = []
+    offset = 0
+    while True:
+        answer = yield api.query(conditions, sort=sort, offset=offset)
+        page = answer["rows"]
+        offset += len(page)
+        if use is None:
+            rows += page
+        else:
+            use(page)
+        if len(page) < api.MAX_ROWS:
+            return rows
+
+
+def get_messages(key: Key, ids: Sequence[str], now: int) -> Steps[Rows]:
+    """As `Backend.get_messages`."""
+    found, raws = yield from find(key, ids)
+    if found is None or found.row.expired(now):
+        return []
+    return [read_message(key, raw) for raw in raws]
+
+
+def list_sessions(query: SessionQuery, now: int) -> Steps[list[Session | CorruptRecordError]]:
+    """As `Backend.list_sessions`."""
+    low: list[str] = []
+    high: list[str] = []
+    if query.updated_from is not None:
+        low.append(time_text(query.updated_from))
+    if query.updated_to is not None:
+        high.append(time_text(query.updated_to + 1))
+    if query.after is not None:
+        (high if query.descending else low).append(activity(query.after))
+    conditions: dict[str, Any] = {
+        "place": TOP,
+        "state": "kept",
+        "expires": {"$gt": time_text(now)},
+    }
+    if query.user_id is not None:
+        conditions["user"] = spell(query.user_id)
+    rows: list[Session | CorruptRecordError] = []
+    size = api.MAX_ROWS
+    if query.limit is not None and query.where is None:
+        size = min(size, query.limit)
+    while True:
+        bounds = {**({"$gt": max(low)} if low else {}), **({"$lt": min(high)} if high else {})}
+        if bounds:
+            conditions["activity"] = bounds
+        sort = {"activity": -1 if query.descending else 1}
+        answer = yield api.query(conditions, sort=sort, limit=size)
+        for raw in answer["rows"]:
+            found = read_session(raw)
+            row = found if isinstance(found, CorruptRecordError) else found.session
+            if passes(row, query.where):
+                rows.append(row)
+                if query.limit is not None and len(rows) >= query.limit:
+                    return rows
+        if len(answer["rows"]) < size:
+            return rows
+        (high if query.descending else low).append(answer["rows"][-1]["activity"])

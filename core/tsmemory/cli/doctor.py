@@ -1,0 +1,111 @@
+"""``tsmemory doctor``: can the store be reached, is it set up, what can it, how fast is it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import statistics
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tsmemory.checks import MAX_ID_BYTES
+from tsmemory.cli.store import existing, opened
+from tsmemory.engine.urls import redact_url
+from tsmemory.errors import TSMemoryError
+from tsmemory.model import Message
+from tsmemory.store import Conversation, Store
+
+__all__ = ["Check", "examine"]
+
+_TIMES = 7  # measurements of each kind; the median is told
+_DRIVERS = {"redis": "redis", "tablestore": "tablestore", "zerodb": "httpx", "jsonl": "filelock"}
+
+
+class Check(NamedTuple):
+    """One finding."""
+
+    name: str
+    ok: bool
+    value: Any
+
+
+def examine(url: str | None, write: bool) -> list[Check]:
+    """Everything that can be found out about a store; ends at the first thing that fails.
+
+    Args:
+        write: also write a message to a session of its own, and remove it.
+    """
+    checks = [
+        Check("tsmemory", True, _version("tsmemory")),
+        Check("python", True, platform.python_version()),
+    ]
+    try:
+        with opened(url, create=True) as store:
+            checks.append(Check("store", True, redact_url(url or "")))
+            checks += _engine(store)
+            _look(store, checks, write)
+    except TSMemoryError as error:
+        checks.append(Check(_STEPS[min(_done(checks), len(_STEPS) - 1)], False, str(error)))
+    return checks
+
+
+_STEPS = ("store", "reach", "round_trip_ms", "write_ms")
+
+
+def _done(checks: list[Check]) -> int:
+    """How many of the steps that may fail have succeeded."""
+    return sum(check.name in _STEPS for check in checks)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _engine(store: Store) -> list[Check]:
+    backend = store.backend
+    checks = [Check("engine", True, type(backend).__name__)]
+    module = type(backend).__module__.rpartition(".")[2]
+    if module in _DRIVERS:
+        driver = _DRIVERS[module]
+        checks.append(Check("driver", True, f"{driver} {_version(driver)}"))
+    return checks
+
+
+def _look(store: Store, checks: list[Check], write: bool) -> None:
+    existing(store)
+    store.list_sessions(limit=1, on_error="skip")
+    checks.append(Check("reach", True, "answers, and is set up"))
+    capabilities = store.backend.capabilities
+    checks += [
+        Check("atomic_batches", True, capabilities.atomic),
+        Check("max_message_bytes", True, capabilities.max_message_bytes),
+        Check("max_id_bytes", True, MAX_ID_BYTES),
+    ]
+    # A session that is not there: the same request as for one that is, and nobody's data.
+    chat = store.conversation(f"doctor-{uuid.uuid4()}", user_id="tsmemory-doctor")
+    checks.append(Check("round_trip_ms", True, _milliseconds(chat.session)))
+    if write:
+        checks.append(Check("write_ms", True, _written(chat)))
+
+
+def _written(chat: Conversation) -> float:
+    try:
+        return _milliseconds(lambda: chat.append(Message.user("tsmemory doctor")))
+    finally:
+        chat.delete()
+
+
+def _milliseconds(call: Callable[[], Any]) -> float:
+    """The median of several calls; the first, which opens connections, does not count."""
+    call()
+    times = []
+    for _ in range(_TIMES):
+        begun = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begun)
+    return round(statistics.median(times) * 1000, 3)

@@ -1,0 +1,197 @@
+"""``export``, ``import`` and ``copy``: faces of `tsmemory.transfer`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.text import Text
+
+from tsmemory.checks import DEFAULT_USER
+from tsmemory.cli.options import AsJSON, SkipBroken, StoreURL, Users
+from tsmemory.cli.output import console, echo_json, errors, one_line, plural, progress, warn
+from tsmemory.cli.store import opened
+from tsmemory.engine.contract import UNSET
+from tsmemory.errors import InvalidInputError
+from tsmemory.store import Store
+
+if TYPE_CHECKING:
+    from tsmemory.transfer import Progress, Report
+
+__all__ = ["register"]
+
+_STANDARD = "-"  # the standard streams, as everywhere
+_FORMATS = ("tsmemory", "openai", "jsonl-store", "json-sessions")
+ToFormat = Annotated[
+    str,
+    typer.Option(
+        "--format", help="tsmemory (loses nothing) or openai (chat format, for training sets)."
+    ),
+]
+FromFormat = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="tsmemory or openai (files), jsonl-store or json-sessions (directories of picoclaw; "
+        "of the last, what came in is renamed to .migrated).",
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command("export")(_export)
+    app.command("import")(_import)
+    app.command("copy")(_copy)
+
+
+def _export(
+    file: Annotated[str, typer.Argument(metavar="[FILE]", help="- is standard output.")] = "-",
+    store: StoreURL = None,
+    user: Users = None,
+    format: ToFormat = "tsmemory",  # noqa: A002  # the option's name
+    skip_broken: SkipBroken = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over FILE if it is there.")] = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Write a store to a file, as JSON Lines."""
+    _check_format(format, _FORMATS[:2])
+    if format == "openai" and skip_broken:
+        raise InvalidInputError("--skip-broken is for the format tsmemory")
+    if file == _STANDARD and as_json:
+        raise InvalidInputError("--json tells of the export on standard output: give a FILE")
+    if file != _STANDARD and Path(file).exists() and not force:
+        raise InvalidInputError(f"{file} is there already; --force writes over it")
+    with opened(store) as source:
+        if file == _STANDARD:
+            sys.stdout.flush()
+            report = _exported(source, sys.stdout.buffer, user, format, skip_broken)
+            sys.stdout.buffer.flush()
+        else:
+            # Under another name until it is whole: nobody takes a half of it for a backup.
+            part = Path(f"{file}.part")
+            try:
+                report = _exported(source, part, user, format, skip_broken)
+                os.replace(part, file)
+            finally:
+                part.unlink(missing_ok=True)
+    _tell(report, "exported", as_json, quiet=file == _STANDARD)
+
+
+def _exported(source: Store, target: Any, user: str | None, format: str, skip: bool) -> Report:  # noqa: A002
+    from tsmemory.transfer import export_jsonl, export_openai
+
+    whose = UNSET if user is None else user
+    with progress("exporting", lambda: source.stats().messages) as move:
+        if format == "openai":
+            return export_openai(source, target, user_id=whose)
+        on_error: Literal["raise", "skip"] = "skip" if skip else "raise"
+        return export_jsonl(
+            source, target, user_id=whose, progress=_moving(move), on_error=on_error
+        )
+
+
+def _import(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="- is standard input.")],
+    store: StoreURL = None,
+    format: FromFormat = "tsmemory",  # noqa: A002  # the option's name
+    user: Annotated[
+        str | None,
+        typer.Option("--user", "-u", help="Whose the sessions become where they do not say."),
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Bring in a file or a directory. Safe to repeat."""
+    _check_format(format, _FORMATS)
+    if format == "tsmemory" and user is not None:
+        raise InvalidInputError("a file of the format tsmemory says whose each session is")
+    directory = format in _FORMATS[2:]
+    if directory and not Path(file).is_dir():
+        raise InvalidInputError(f"{format} is a directory, which {file} is not")
+    if not directory and file != _STANDARD and not Path(file).is_file():
+        raise InvalidInputError(f"there is no file {file}")
+    from tsmemory import transfer
+
+    source: Any = sys.stdin.buffer if file == _STANDARD and not directory else file
+    whose = user or DEFAULT_USER
+    with opened(store, create=True) as target, progress("importing") as move:
+        target.setup()
+        told = _moving(move)
+        if format == "openai":
+            report = transfer.import_openai(target, source, user_id=whose, progress=told)
+        elif format == "jsonl-store":
+            report = transfer.import_jsonl_store(target, source, user_id=whose, progress=told)
+        elif format == "json-sessions":
+            report = transfer.migrate_json_sessions(target, source, user_id=whose, progress=told)
+        else:
+            report = transfer.import_jsonl(target, source, progress=told)
+    _tell(report, "imported", as_json)
+
+
+def _copy(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The URL of a store.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="The URL of another.")],
+    user: Users = None,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Compare the two afterwards.")
+    ] = True,
+    skip_broken: SkipBroken = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Copy a store into another, whatever the engines.
+
+    With ids, order, times and all; interrupted, it is finished by running it again. Exit code 1
+    where the two differ afterwards.
+    """
+    from tsmemory.transfer import copy
+
+    with opened(source) as origin, opened(target, create=True) as other:
+        other.setup()
+        with progress("copying", lambda: origin.stats().messages) as move:
+            report = copy(
+                origin,
+                other,
+                user_id=UNSET if user is None else user,
+                progress=_moving(move),
+                verify=verify,
+                on_error="skip" if skip_broken else "raise",
+            )
+    _tell(report, "copied", as_json)
+
+
+def _check_format(given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise InvalidInputError(f"--format is one of {', '.join(known)}, not {given!r}")
+
+
+def _moving(move: Callable[[int], None]) -> Callable[[Progress], None]:
+    return lambda so_far: move(so_far.messages)
+
+
+def _tell(report: Report, done: str, as_json: bool, *, quiet: bool = False) -> None:
+    """Say what came of it; exit code 1 where there are problems."""
+    problems = report.problems
+    if as_json:
+        echo_json(
+            {
+                "sessions": report.sessions,
+                "messages": report.messages,
+                "written": report.written,
+                "problems": [problem._asdict() for problem in problems],
+            }
+        )
+    else:
+        line = f"{done} {plural(report.sessions, 'session')}, {plural(report.messages, 'message')}"
+        if done != "exported":
+            line += f"; {report.written:,} written, the rest was there"
+        (errors if quiet else console).print(Text(line), soft_wrap=True)
+        for problem in problems:
+            where = " / ".join(one_line(part) for part in problem[:3] if part is not None)
+            errors.print(Text(one_line(f"{where or done}: {problem.what}")), soft_wrap=True)
+    if problems:
+        warn(plural(len(problems), "problem"))
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""Local servers for tests: real ones from wheels, and stand-ins of services."""

@@ -1,0 +1,19 @@
+"""A local server of the part of ZeroDB's API that keeps tables: for development and tests.
+
+Written to the contract that the vendor's package documents (``ainative-python`` 3.1.1,
+``ainative/zerodb/tables.py``, ``client.py`` and ``auth.py``; the package runs against this server
+unmodified). Where that says nothing, the server is strict: an operator, field or value that is not
+documented is refused with 422, so that a client cannot come to rely on it here.
+
+    with LocalZeroDB() as server:
+        store = open_store(server.url)
+
+What it keeps is in memory. It is no ZeroDB: one process, one lock, no vectors.
+"""
+
+from __future__ import annotations
+
+from tsmemory.testing.servers.zerodb._server import LocalZeroDB
+from tsmemory.testing.servers.zerodb._tables import MAX_LIMIT, MAX_ROWS
+
+__all__ = ["MAX_LIMIT", "MAX_ROWS", "LocalZeroDB"]

@@ -1,0 +1,258 @@
+"""HTTP in front of `Tables`: routes, the key, faults, and the count of what was asked."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from tsmemory.testing.servers.zerodb._tables import RefusedError, Tables
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["LocalZeroDB"]
+
+DEFAULT_PROJECT = "local-project"
+DEFAULT_API_KEY = "local-api-key"
+_MAX_BODY = 16 * 1024 * 1024  # bytes; ours, the vendor names none
+_PATH = re.compile(
+    r"/api/v1/projects/(?P<project>[^/]+)/database/tables"
+    r"(?:/(?P<table>[^/]+)(?:/(?P<verb>rows|query))?)?"
+)
+
+Call = Callable[[Tables, str, dict[str, Any], dict[str, int]], dict[str, Any]]
+_ROUTES: dict[tuple[str, str], tuple[str, int, Call]] = {
+    ("POST", "tables"): ("create", 201, lambda t, _, body, __: t.create(body)),
+    ("GET", "tables"): (
+        "tables",
+        200,
+        lambda t, _, __, q: t.listed(q.get("limit", 100), q.get("offset", 0)),
+    ),
+    ("GET", "table"): ("table", 200, lambda t, name, _, __: t.described(name)),
+    ("DELETE", "table"): ("drop", 200, lambda t, name, body, _: t.drop(name, body)),
+    ("POST", "rows"): ("insert", 200, lambda t, name, body, _: t.insert(name, body)),
+    ("PUT", "rows"): ("update", 200, lambda t, name, body, _: t.update(name, body)),
+    ("DELETE", "rows"): ("delete", 200, lambda t, name, body, _: t.delete(name, body)),
+    ("POST", "query"): ("query", 200, lambda t, name, body, _: t.query(name, body)),
+}
+
+
+@dataclass
+class _Fault:
+    """What happens to a request instead of its answer."""
+
+    verb: str | None
+    """Which: create, tables, table, drop, insert, update, delete, query; None: any."""
+    status: int | None
+    """The answer; None: the connection ends without one."""
+    when: Literal["before", "after"]
+    """Whether the request takes effect first."""
+    later: int = 0
+    """How many such requests are answered well before."""
+
+
+class LocalZeroDB:
+    """A ZeroDB project's tables, served by threads of this process; a context manager.
+
+    Args:
+        project, api_key: what clients must present (path, and the header ``X-API-Key``).
+        host: the address to listen on.
+        port: 0 chooses a free one.
+
+    Raises:
+        OSError: the address is taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str = DEFAULT_PROJECT,
+        api_key: str = DEFAULT_API_KEY,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self.project = project
+        self.api_key = api_key
+        self.tables = Tables()
+        """The data itself, for tests that go round the API."""
+        self.requests: Counter[str] = Counter()
+        """How often each of create, tables, table, drop, insert, update, delete, query came."""
+        self._faults: list[_Fault] = []
+        self._http = _HTTPServer((host, port), _Handler)
+        self._http.owner = self
+        self.endpoint = f"http://{host}:{self._http.server_address[1]}"
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, args=(0.02,), name="local-zerodb", daemon=True
+        )
+
+    @property
+    def url(self) -> str:
+        """What `open_store` takes; the key comes from ``ZERODB_API_KEY`` or ``api_key=``."""
+        return f"zerodb+{self.endpoint}/{self.project}"
+
+    def fail(self, status: int, *, times: int = 1, verb: str | None = None) -> None:
+        """Answer the next requests with an error; they do not take effect."""
+        self._faults += [_Fault(verb, status, "before") for _ in range(times)]
+
+    def drop(
+        self,
+        when: Literal["before", "after"],
+        *,
+        times: int = 1,
+        verb: str | None = None,
+        status: int | None = None,
+        later: int = 0,
+    ) -> None:
+        """End the connection instead of answering, before or after the request takes effect.
+
+        Args:
+            times: how many requests.
+            verb: which; see `requests`. None: any.
+            status: answer with this error all the same (with "after": a 500 for work done).
+            later: how many such requests are answered well before.
+        """
+        self._faults += [_Fault(verb, status, when, later) for _ in range(times)]
+
+    def forgive(self) -> None:
+        """Forget the faults that have not come yet."""
+        self._faults.clear()
+
+    def _fault(self, verb: str) -> _Fault | None:
+        for i, fault in enumerate(self._faults):
+            if fault.verb in (None, verb):
+                if fault.later == 0:
+                    return self._faults.pop(i)
+                fault.later -= 1
+        return None
+
+    def start(self) -> Self:
+        """Begin to answer, in a thread of its own."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End every connection and let go of the port."""
+        self._http.shutdown()
+        self._http.end_connections()
+        self._http.server_close()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def answer(
+        self, method: str, target: str, key: str | None, body: bytes
+    ) -> tuple[int, dict[str, Any]] | None:
+        """The status and body for a request; None: end the connection."""
+        parts = urlsplit(target)
+        match = _PATH.fullmatch(parts.path)
+        if match is None:
+            return 404, {"detail": "Not Found"}
+        kind = match["verb"] or ("table" if match["table"] else "tables")
+        if (method, kind) not in _ROUTES:
+            return 405, {"detail": "Method Not Allowed"}
+        verb, status, call = _ROUTES[method, kind]
+        with self.tables.lock:
+            self.requests[verb] += 1
+            fault = self._fault(verb)
+            if fault is None or fault.when == "after":
+                try:
+                    self._admit(key, unquote(match["project"]))
+                    numbers = {n: int(v[0]) for n, v in parse_qs(parts.query).items()}
+                    name = unquote(match["table"] or "")
+                    reply = status, call(self.tables, name, _decoded(body), numbers)
+                except RefusedError as error:
+                    reply = error.status, {"detail": error.detail}
+            if fault is None:
+                return reply
+            if fault.status is None:
+                return None
+            return fault.status, {"detail": "a fault that was asked for"}
+
+    def _admit(self, key: str | None, project: str) -> None:
+        if key != self.api_key:
+            raise RefusedError(401, "Invalid API credentials")
+        if project != self.project:
+            raise RefusedError(404, "Project not found")
+
+
+def _decoded(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body) if body else {}
+    except ValueError as error:
+        raise RefusedError(422, f"the body is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise RefusedError(422, "the body is a JSON object")
+    return found
+
+
+class _HTTPServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    owner: LocalZeroDB
+
+    def __init__(self, *args: Any) -> None:
+        self._open: set[socket.socket] = set()
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def end_connections(self) -> None:
+        """Kept-alive connections would keep their threads, and their clients waiting."""
+        for connection in list(self._open):
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:  # it has just ended by itself
+                continue
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _HTTPServer
+
+    def _serve(self) -> None:
+        size = int(self.headers.get("Content-Length") or 0)
+        if size > _MAX_BODY:
+            self.close_connection = True
+            return self._reply(413, {"detail": f"the body has more than {_MAX_BODY} bytes"})
+        body = self.rfile.read(size)
+        key = self.headers.get("X-API-Key")
+        answer = self.server.owner.answer(self.command, self.path, key, body)
+        if answer is None:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return None
+        return self._reply(*answer)
+
+    do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815  # the names of http.server
+
+    def _reply(self, status: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        if status == 429:
+            self.send_header("Retry-After", "1")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # as in http.server
+        """Nothing: requests are counted, not logged."""

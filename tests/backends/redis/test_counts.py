@@ -1,0 +1,138 @@
+"""What the server sees, by its own command statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tsmemory import Message, Store
+from tsmemory.backends.redis import RedisBackend
+from tsmemory.testing.servers.redis import RedisCluster, RedisServer
+
+_FROM_SCRIPTS = {"hget", "hgetall", "hmget", "hset", "zadd", "time", "zrevrangebylex", "zscore"} | {
+    "zrangebylex", "zrevrangebyscore", "zrangebyscore", "zrevrank", "zrank", "zcard", "exists",
+}  # fmt: skip
+"""Commands that the scripts run inside the server, which count there too."""
+
+
+class Counter:
+    """Counts what servers are asked, less what the counting asks itself."""
+
+    def __init__(self, clients: list[Any]) -> None:
+        self.clients = clients
+
+    def of(self, operation: Callable[[], Any]) -> tuple[int, dict[str, int]]:
+        """How many requests arrived, and how often each command ran inside a script."""
+        for client in self.clients:
+            client.config_resetstat()
+        operation()
+        asked: dict[str, int] = {}
+        for client in self.clients:
+            for name, stat in client.info("commandstats").items():
+                command = name.removeprefix("cmdstat_")
+                asked[command] = asked.get(command, 0) + stat["calls"]
+        inner = {name: count for name, count in asked.items() if name in _FROM_SCRIPTS}
+        requests = {
+            name: count
+            for name, count in asked.items()
+            if name not in _FROM_SCRIPTS and not name.startswith(("config", "info", "repl", "ping"))
+        }
+        assert set(requests) <= {"evalsha"}, requests
+        return requests.get("evalsha", 0), inner
+
+
+def _load_scripts(store: Store) -> None:
+    chat = store.conversation("warm", user_id="warm")
+    chat.append(Message.user("a"))
+    chat.window(20)
+    chat.session()
+    store.list_sessions(user_id="warm", limit=5)
+
+
+@pytest.fixture
+def one(valkey: RedisServer, prefix: str) -> Iterator[tuple[Store, Counter]]:
+    with valkey.client() as client:
+        with Store(RedisBackend.from_url(valkey.url, prefix=prefix)) as store:
+            _load_scripts(store)
+            yield store, Counter([client])
+
+
+def test_append_is_one_request(one: tuple[Store, Counter]) -> None:
+    store, counter = one
+    chat = store.conversation("s")
+    chat.append(Message.user("first"))
+    costs = []
+    for size in (1, 4, 200):
+        batch = [Message.user(str(i)) for i in range(size)]
+        costs.append(counter.of(lambda b=batch: chat.append(*b)))  # type: ignore[misc]
+    assert [requests for requests, _ in costs] == [1, 1, 1]
+    # Inside, too, the same few commands whatever the batch: one ZADD of rows, two of the lists.
+    assert costs[0][1] == {"time": 1, "hgetall": 1, "hmget": 1, "zadd": 3, "hset": 2}
+    assert costs[1][1] == costs[2][1] == costs[0][1]
+
+
+def test_a_window_is_one_request_at_any_length(one: tuple[Store, Counter]) -> None:
+    store, counter = one
+    chat = store.conversation("s")
+    costs = []
+    for size in (100, 100_000):
+        count = chat.count()
+        for first in range(count, size, 5000):
+            some = range(first, min(first + 5000, size))
+            chat.append(*(Message("user" if i % 2 else "assistant", str(i)) for i in some))
+        costs.append(counter.of(lambda: chat.window(20)))
+    assert costs[0][0] == 1
+    assert costs[0][1] == {"time": 1, "hmget": 1, "zrevrangebylex": 1, "zrangebylex": 1}
+    assert costs[1] == costs[0]
+    append = counter.of(lambda: chat.append(Message.user("one more")))
+    assert append[0] == 1
+
+
+@pytest.mark.parametrize("size", [10, 10_000])
+def test_recent_sessions_are_two_round_trips(one: tuple[Store, Counter], size: int) -> None:
+    store, counter = one
+    for i in range(size):
+        store.conversation(f"s{i}", user_id="u").update_session()
+    requests, inner = counter.of(lambda: store.list_sessions(user_id="u", limit=5))
+    # One to the list, and one pipeline to the five sessions and the one that says there are more.
+    assert requests == 1 + 6
+    assert inner == {"zrevrangebyscore": 1, "time": 7, "hgetall": 6}
+
+
+def test_a_cluster_adds_one_to_the_lists(cluster: RedisCluster, prefix: str) -> None:
+    clients = [server.client() for server in cluster.servers[: cluster.masters]]
+    try:
+        with Store(RedisBackend.from_url(cluster.url, prefix=prefix)) as store:
+            chat = store.conversation("s")
+            chat.append(Message.user("first"))
+            _load_scripts(store)
+            counter = Counter(clients)
+            for size in (1, 4, 200):
+                batch = [Message.user(str(i)) for i in range(size)]
+                requests, _ = counter.of(lambda b=batch: chat.append(*b))  # type: ignore[misc]
+                assert requests == 2
+            assert counter.of(lambda: chat.window(20))[0] == 1
+            assert counter.of(lambda: store.list_sessions(user_id="default", limit=5))[0] == 2
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_a_filter_sends_little(valkey: RedisServer, one: tuple[Store, Counter]) -> None:
+    store, _ = one
+    chat = store.conversation("s")
+    for first in range(0, 2000, 500):
+        chat.append(
+            *(
+                Message.user("x" * 500, metadata={"topic": "rare" if i == 777 else "common"})
+                for i in range(first, first + 500)
+            )
+        )
+    with valkey.client() as client:
+        before = client.info("stats")["total_net_output_bytes"]
+        found = chat.list_messages(where={"topic": "rare"})
+        sent = client.info("stats")["total_net_output_bytes"] - before
+    assert len(found) == 1
+    assert sent < 20_000  # of the session's megabyte

@@ -1,35 +1,42 @@
 # Every target sets itself up: python3 and make are all it needs; uv is used where it is found.
+# What is installed is exactly what the locks in requirements/ say; `make lock` renews them.
 
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= auto
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test lint bench notebooks versions format clean
-
-# One stamp for each set of extras; the last installed wins, and contains the smaller one.
-$(VENV)/.demo: pyproject.toml
-	@$(MAKE) --no-print-directory install EXTRAS=demo STAMP=$@
-
-$(VENV)/.dev: pyproject.toml
-	@$(MAKE) --no-print-directory install EXTRAS=dev STAMP=$@
-
-.PHONY: install
-install:
+# Locked requirements need no resolution, so --no-deps; the project itself is then installed from
+# this folder, built by the locked hatchling.
 ifdef UV
-	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
-	$(UV) pip install --quiet --python $(BIN)/python --editable ".[$(EXTRAS)]"
+PIP := $(UV) pip install --quiet --python $(BIN)/python
+CREATE := $(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
 else
-	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+CREATE := $(PYTHON) -m venv $(VENV)
 endif
-	@touch $(STAMP)
+
+.PHONY: demo test test-fast lint format bench notebooks versions newest lock clean
+
+$(VENV)/.%: requirements/%.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "$(PYTHON) is older than Python 3.10; set PYTHON")'
+	@test -x $(BIN)/python || $(CREATE)
+	$(PIP) --no-deps --require-hashes --requirement requirements/$*.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m tsmemory.demo $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+
+# What a change to the core, the mappings or the SQLite backend most likely breaks; under a minute.
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow and not server" \
+	  tests/core tests/backends/memory tests/backends/sqlite \
+	  tests/adapters/langchain/test_lc_mapping.py tests/adapters/llamaindex/test_mapping.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -47,9 +54,24 @@ bench: $(VENV)/.dev
 notebooks: $(VENV)/.dev
 	$(BIN)/python -m notebooks.run $(ARGS)
 
-# The adapters on the oldest supported and the newest installable frameworks; takes minutes.
+# The adapters on the oldest supported frameworks; takes minutes.
 versions: $(VENV)/.dev
 	$(BIN)/python -m tests.versions $(ARGS)
 
+# The adapters on today's newest releases, and a report of what those added; takes minutes.
+newest: $(VENV)/.dev
+	$(BIN)/python -m tests.versions newest $(ARGS)
+
+# The newest releases that fit pyproject.toml, for every Python and platform, without an index's
+# address. The demo's lock is a part of the development one.
+LOCK = uv pip compile pyproject.toml --quiet --universal --python-version 3.10 --generate-hashes \
+  --no-emit-index-url --custom-compile-command "make lock"
+lock:
+	@test -n "$(UV)" || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv; }
+	PATH="$$PWD/.venv-lock/bin:$$PATH" $(LOCK) --upgrade --group dev --extra all --extra demo \
+	  --extra notebook --extra testing --output-file requirements/dev.txt
+	PATH="$$PWD/.venv-lock/bin:$$PATH" $(LOCK) --constraint requirements/dev.txt --group build \
+	  --extra demo --output-file requirements/demo.txt
+
 clean:
-	rm -rf $(VENV) .demo dist
+	rm -rf $(VENV) .venv-lock .demo dist

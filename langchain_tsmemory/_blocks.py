@@ -39,6 +39,7 @@ STANDARD = _MEDIA | {
     "non_standard",
     "non_standard_annotation",
     "reasoning",
+    "refusal",
     "server_tool_call",
     "server_tool_call_chunk",
     "server_tool_result",
@@ -47,7 +48,7 @@ STANDARD = _MEDIA | {
     "tool_call",
     "tool_call_chunk",
 }
-"""The types of LangChain's standard content blocks and annotations (langchain-core 1.7)."""
+"""The types of LangChain's standard content blocks and annotations (langchain-core 1.8)."""
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]*={0,2}\s*")
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,(.*)", re.DOTALL)
@@ -98,6 +99,8 @@ def _is_standard(block: Raw) -> bool:
         return False
     if kind == "text":
         return _is_text(block.get("text"))
+    if kind == "refusal":
+        return _is_text(block.get("refusal"))
     if kind in _MEDIA or kind == "text-plain":
         places = [block[k] for k in ("url", "base64", "file_id") if k in block]
         if kind == "text-plain" and "text" in block:

@@ -323,6 +323,8 @@ def _read(block: Block, origin: dict[str, Any] | None) -> Sequence[Any]:
         return [cls.model_construct(_fields_set=set(fields), **fields)]
     if kind == "text-plain":
         return [_read_text_file(block)]
+    if kind == "refusal":
+        return [make_text(_str(block.get("refusal")))]
     # non_standard, a provider's own tool calls and results: no class of LlamaIndex holds them.
     return [make_text(block["text"])] if type(block.get("text")) is str else []
 

@@ -157,6 +157,8 @@ def _as_block(part: dict[str, Any]) -> Block | None:
     body = part.get(kind)
     if kind == "text":
         return {"type": "text", "text": body} if isinstance(body, str) else None
+    if kind == "refusal":
+        return {"type": "refusal", "refusal": body} if isinstance(body, str) else None
     if not isinstance(body, dict):
         return None
     if kind == "image_url" and isinstance(body.get("url"), str):
@@ -191,6 +193,8 @@ def _as_part(block: Block) -> dict[str, Any] | None:
         return block["value"] if ours else None
     if kind in ("text", "text-plain"):
         return {"type": "text", "text": block.get("text", "")}
+    if kind == "refusal":
+        return {"type": "refusal", "refusal": block.get("refusal", "")}
     url = block.get("url")
     if "base64" in block:
         url = f"data:{block.get('mime_type', 'application/octet-stream')};base64,{block['base64']}"

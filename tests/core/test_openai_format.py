@@ -114,6 +114,13 @@ def test_neutral_messages_without_a_past() -> None:
     assert to_openai(Message.assistant(thinking))["content"] == [{"type": "text", "text": "so"}]
 
 
+def test_a_refusal_is_a_block_of_the_neutral_vocabulary() -> None:
+    refusal = {"type": "refusal", "refusal": "I cannot help with that."}
+    message = from_openai({"role": "assistant", "content": [refusal]})
+    assert message.content == [refusal]
+    assert to_openai(message) == {"role": "assistant", "content": [refusal]}
+
+
 @pytest.mark.parametrize(
     "raw",
     [

@@ -396,6 +396,7 @@ def test_neutral_messages_of_others() -> None:
         {"type": "video", "url": "https://a.b/c.mp4"},
         {"type": "file", "base64": "JVBERg==", "extras": {"filename": "a.pdf"}},
         {"type": "text-plain", "text": "abcd", "title": "note"},
+        {"type": "refusal", "refusal": "I cannot."},
         {"type": "image", "file_id": "file-1"},
         {"type": "tool_call", "id": "c1", "name": "f", "args": {"a": 1}, "extras": {}},
         {"type": "server_tool_call", "id": "s1", "name": "search", "args": {}},
@@ -409,7 +410,11 @@ def test_neutral_messages_of_others() -> None:
     message = from_neutral(neutral)
     assert message.role is MessageRole.ASSISTANT
     assert message.additional_kwargs == {"name": "n"}
-    thinking, text, citation, image, linked, audio, video, file, note, lost, *calls = message.blocks
+    thinking, text, citation, image, linked, audio, video, file, note, refused, *more = (
+        message.blocks
+    )
+    lost, *calls = more
+    assert refused == TextBlock(text="I cannot.")
     assert thinking == ThinkingBlock(
         content="hm", additional_information={"signature": "s", "id": "rs_1"}
     )

@@ -11,6 +11,7 @@ with open_store("sqlite:///chat.db") as store:
 
 from __future__ import annotations
 
+from tsmemory.conversation import Conversation
 from tsmemory.engine.contract import UNSET
 from tsmemory.engine.urls import redact_url
 from tsmemory.errors import (
@@ -43,7 +44,7 @@ from tsmemory.model import (
 )
 from tsmemory.openai_format import from_openai, to_openai
 from tsmemory.registry import open_store
-from tsmemory.store import Conversation, Store
+from tsmemory.store import Store
 from tsmemory.window import Window, count_tokens
 
 __all__ = [

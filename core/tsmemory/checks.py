@@ -3,49 +3,59 @@
 from __future__ import annotations
 
 import base64
-import datetime as dt
 import math
-from collections.abc import Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
+from tsmemory.engine.codec import encode_message
 from tsmemory.engine.contract import Key
 from tsmemory.errors import InvalidInputError
-from tsmemory.model import Message, ToolCall
+from tsmemory.model import Message, ToolCall, as_id
+from tsmemory.openai_format import from_openai
+from tsmemory.times import MAX_TIME, micros
 
 __all__ = [
     "DEFAULT_USER",
     "MAX_ID_BYTES",
-    "MAX_TIME",
+    "MessageLike",
+    "as_calls",
+    "check_dict",
     "check_id",
     "check_key",
     "check_messages",
     "check_size",
+    "check_storable",
+    "check_texts",
     "check_ttl",
     "decode_cursor",
     "encode_cursor",
-    "micros",
+    "flattened",
 ]
 
 T = TypeVar("T")
+
+MessageLike: TypeAlias = Message | Mapping[str, Any]
+"""A message, as an argument: a record, or a dict in the OpenAI chat format."""
 
 DEFAULT_USER = "default"
 MAX_ID_BYTES = 255
 """UTF-8 bytes of a user, session or message id: two of them and a time stay under every engine's
 key limit (Tablestore's is 1,024 bytes)."""
-MAX_TIME = 2**63 - 2
-"""The largest create_time: one less than the largest signed 64-bit integer."""
 
 
 def check_id(what: str, value: Any) -> str:
-    """`value`, which is an id: 1 to 255 bytes of UTF-8, any characters.
+    """`value` as an id: 1 to 255 bytes of UTF-8, any characters. An int or a UUID becomes text.
 
     Raises:
         InvalidInputError: it is not.
     """
+    value = as_id(value)
     if not isinstance(value, str):
-        raise InvalidInputError(f"{what} is a str, not {type(value).__name__}")
+        raise InvalidInputError(
+            f"{what} is a str (or an int or a UUID, taken as text), not {type(value).__name__}"
+        )
     if not value:
         raise InvalidInputError(f"{what} is empty; give it at least one character")
     try:
@@ -71,21 +81,42 @@ def check_key(user_id: Any, session_id: Any) -> Key:
     return Key(check_id("user_id", user_id), check_id("session_id", session_id))
 
 
-def check_messages(messages: Iterable[Any]) -> tuple[Message, ...]:
-    """`messages`, checked as far as their values, which the codec checks.
+def flattened(
+    arguments: tuple[MessageLike | Iterable[MessageLike], ...],
+) -> Iterable[MessageLike]:
+    """What a method that takes messages was given: the messages, or one list of them."""
+    if len(arguments) == 1 and not isinstance(arguments[0], (Message, Mapping, str, bytes)):
+        only: Any = arguments[0]
+        if isinstance(only, Iterable):
+            return only
+    return arguments  # type: ignore[return-value]  # a list among several is refused by its check
+
+
+def check_messages(messages: Iterable[MessageLike]) -> tuple[Message, ...]:
+    """`messages` as records, checked as far as their values, which the codec checks.
 
     Raises:
         InvalidInputError: one of them is no message, or a field of it has a wrong type.
     """
-    checked = tuple(messages)
-    for message in checked:
-        if not isinstance(message, Message):
-            raise InvalidInputError(
-                f"{type(message).__name__} is not a tsmemory.Message; make one with "
-                "Message.user(…), Message.assistant(…) …, or use a framework's adapter"
-            )
-        _check_message(message)
-    return checked
+    if isinstance(messages, (str, bytes, Message, Mapping)) or not isinstance(messages, Iterable):
+        raise InvalidInputError(f"messages is a list of messages, not a {type(messages).__name__}")
+    return tuple(map(_as_message, messages))
+
+
+def _as_message(raw: Any) -> Message:
+    message = from_openai(raw) if isinstance(raw, Mapping) else raw
+    if not isinstance(message, Message):
+        raise InvalidInputError(
+            f"{type(message).__name__} is not a tsmemory.Message; make one with "
+            "Message.user(…), Message.assistant(…) …, give a dict in the OpenAI chat format, or "
+            "use a framework's adapter"
+        )
+    if type(message.message_id) is not str:
+        message = msgspec.structs.replace(
+            message, message_id=check_id("message_id", message.message_id)
+        )
+    _check_message(message)
+    return message
 
 
 def _check_message(message: Message) -> None:
@@ -115,32 +146,55 @@ def _check_message(message: Message) -> None:
             raise InvalidInputError("tool_calls is a tuple of ToolCall, each with a text name")
         if not isinstance(call.arguments, (dict, str)):
             raise InvalidInputError("a tool call's arguments are a dict, or text if they must be")
-    if message.create_time is not None:
-        _check_time("create_time", message.create_time)
+    if message.create_time is not None and type(message.create_time) is not int:
+        raise InvalidInputError("create_time is an int, µs since the epoch, or None")
+    micros("create_time", message.create_time)
 
 
-def _check_time(what: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_TIME:
-        raise InvalidInputError(
-            f"{what} is {value!r}; give microseconds since the epoch, 0 to 2**63 - 2"
-        )
+def check_storable(message: Message, **changes: Any) -> None:
+    """Check a message with some of its fields changed, down to their values.
+
+    Raises:
+        InvalidInputError: as `check_messages`, or a value that cannot be stored, by its path.
+    """
+    (checked,) = check_messages([msgspec.structs.replace(message, **changes)])
+    encode_message(checked)
+
+
+def as_calls(calls: Any) -> tuple[Any, ...]:
+    """An argument of tool calls as a tuple; what is in it is checked with its message.
+
+    Raises:
+        InvalidInputError: it is no list.
+    """
+    if isinstance(calls, (str, bytes, Mapping)) or not isinstance(calls, Iterable):
+        raise InvalidInputError(f"tool_calls is a list of ToolCall, not a {type(calls).__name__}")
+    return tuple(calls)
+
+
+def check_dict(what: str, value: Any) -> dict[str, Any]:
+    """A dict of metadata; the codec checks what is in it.
+
+    Raises:
+        InvalidInputError: it is none.
+    """
+    if type(value) is not dict:
+        raise InvalidInputError(f"{what} is a dict, not {type(value).__name__}")
     return value
 
 
-def micros(what: str, value: Any) -> int | None:
-    """A time argument as µs since the epoch: an int of them, or an aware datetime.
+def check_texts(what: str, values: Any) -> frozenset[str]:
+    """A list of metadata keys.
 
     Raises:
-        InvalidInputError: it is neither, negative, or naive.
+        InvalidInputError: it is no list, or one of them is no text.
     """
-    if value is None:
-        return None
-    if isinstance(value, dt.datetime):
-        if value.tzinfo is None:
-            raise InvalidInputError(f"{what} has no time zone; use datetime.now(timezone.utc)")
-        epoch = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
-        value = (value - epoch) // dt.timedelta(microseconds=1)
-    return _check_time(what, value)
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise InvalidInputError(f"{what} is a list of keys, not a {type(values).__name__}")
+    texts = list(values)
+    if not all(isinstance(text, str) for text in texts):
+        raise InvalidInputError(f"{what} is a list of keys, which are text")
+    return frozenset(texts)
 
 
 def check_ttl(value: Any) -> float | None:

@@ -12,8 +12,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tsmemory.conversation import Conversation
     from tsmemory.model import Message, Page, Session, WindowReport
-    from tsmemory.store import Conversation
 
 __all__ = ["conversation", "messages", "page", "sessions", "window"]
 

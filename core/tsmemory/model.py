@@ -6,16 +6,18 @@ All are frozen `msgspec.Struct`s. Times are integers: microseconds since the Uni
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from tsmemory import html
+from tsmemory.times import Time, micros
 
 __all__ = [
     "Block",
     "Erased",
+    "Id",
     "LeftOut",
     "Message",
     "MessageList",
@@ -35,6 +37,10 @@ standard content blocks (langchain-core 1.x, `langchain_core.messages.content`):
 ``url``, with ``mime_type``. The key ``origin`` is reserved: what one framework needs to restore
 its own form of the block exactly, and no reader of the neutral form needs."""
 
+Id: TypeAlias = str | int | uuid.UUID
+"""An id, as an argument: 1 to 255 bytes of UTF-8, any characters. An int or a UUID stands for its
+text: session 7 is session "7"."""
+
 T = TypeVar("T")
 
 
@@ -44,6 +50,13 @@ _PINNED_ROLES = frozenset({"system", "developer"})
 def is_pinned(role: str) -> bool:
     """Whether messages of this role are instructions, which windows keep wherever they stand."""
     return role in _PINNED_ROLES
+
+
+def as_id(value: Any) -> Any:
+    """An id as it is stored: an int or a UUID as its text; whatever else is checked later."""
+    if type(value) is int or isinstance(value, uuid.UUID):
+        return str(value)
+    return value
 
 
 def new_id() -> str:
@@ -95,33 +108,114 @@ class Message(msgspec.Struct, frozen=True):
         )
 
     @classmethod
-    def user(cls, content: str | list[Block], **fields: Any) -> Message:
+    def user(
+        cls,
+        content: str | list[Block],
+        *,
+        message_id: Id | None = None,
+        create_time: Time | None = None,
+        name: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        extensions: dict[str, Any] | None = None,
+    ) -> Message:
         """A message of the person (role ``user``)."""
-        return cls("user", content, **fields)
+        return _make("user", content, message_id, create_time, name, metadata, extensions)
 
     @classmethod
-    def assistant(cls, content: str | list[Block] = "", **fields: Any) -> Message:
-        """A message of the model (role ``assistant``), with `tool_calls` where it makes any."""
-        fields["tool_calls"] = tuple(fields.get("tool_calls", ()))
-        return cls("assistant", content, **fields)
+    def assistant(
+        cls,
+        content: str | list[Block] = "",
+        *,
+        tool_calls: Iterable[ToolCall] = (),
+        message_id: Id | None = None,
+        create_time: Time | None = None,
+        name: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        extensions: dict[str, Any] | None = None,
+    ) -> Message:
+        """A message of the model (role ``assistant``), with its `tool_calls`."""
+        return _make(
+            "assistant",
+            content,
+            message_id,
+            create_time,
+            name,
+            metadata,
+            extensions,
+            tuple(tool_calls),
+        )
 
     @classmethod
-    def system(cls, content: str | list[Block], **fields: Any) -> Message:
+    def system(
+        cls,
+        content: str | list[Block],
+        *,
+        message_id: Id | None = None,
+        create_time: Time | None = None,
+        name: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        extensions: dict[str, Any] | None = None,
+    ) -> Message:
         """Instructions (role ``system``). Windows keep them."""
-        return cls("system", content, **fields)
+        return _make("system", content, message_id, create_time, name, metadata, extensions)
 
     @classmethod
-    def developer(cls, content: str | list[Block], **fields: Any) -> Message:
+    def developer(
+        cls,
+        content: str | list[Block],
+        *,
+        message_id: Id | None = None,
+        create_time: Time | None = None,
+        name: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        extensions: dict[str, Any] | None = None,
+    ) -> Message:
         """Instructions (role ``developer``). Windows keep them."""
-        return cls("developer", content, **fields)
+        return _make("developer", content, message_id, create_time, name, metadata, extensions)
 
     @classmethod
-    def tool(cls, content: str | list[Block], *, tool_call_id: str, **fields: Any) -> Message:
-        """The result of the tool call that has this id (role ``tool``)."""
-        return cls("tool", content, tool_call_id=tool_call_id, **fields)
+    def tool(
+        cls,
+        content: str | list[Block],
+        *,
+        tool_call_id: str,
+        message_id: Id | None = None,
+        create_time: Time | None = None,
+        name: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        extensions: dict[str, Any] | None = None,
+    ) -> Message:
+        """The result of the tool call with this id (role ``tool``)."""
+        return _make(
+            "tool", content, message_id, create_time, name, metadata, extensions, (), tool_call_id
+        )
 
     def _repr_html_(self) -> str:
         return html.messages([self])
+
+
+def _make(
+    role: str,
+    content: str | list[Block],
+    message_id: Id | None,
+    create_time: Time | None,
+    name: str | None,
+    metadata: dict[str, Any] | None,
+    extensions: dict[str, Any] | None,
+    tool_calls: tuple[ToolCall, ...] = (),
+    tool_call_id: str | None = None,
+) -> Message:
+    return Message(
+        role,
+        content,
+        new_id() if message_id is None else as_id(message_id),
+        micros("create_time", create_time),
+        name,
+        tool_calls,
+        tool_call_id,
+        {} if metadata is None else metadata,
+        {} if extensions is None else extensions,
+    )
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):

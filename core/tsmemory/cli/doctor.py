@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 from tsmemory.checks import MAX_ID_BYTES
 from tsmemory.cli.store import existing, opened
+from tsmemory.conversation import Conversation
 from tsmemory.engine.urls import redact_url
 from tsmemory.errors import TSMemoryError
 from tsmemory.model import Message
-from tsmemory.store import Conversation, Store
+from tsmemory.store import Store
 
 __all__ = ["Check", "examine"]
 

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tsmemory.checks import check_key
+from tsmemory.conversation import Conversation
 from tsmemory.engine.contract import MessageQuery, Position
 from tsmemory.errors import CorruptRecordError, InvalidInputError, NotFoundError
 from tsmemory.model import Message, Session
 from tsmemory.registry import open_store
-from tsmemory.store import Conversation, Store
+from tsmemory.store import Store
 
 __all__ = ["existing", "opened", "rows", "session_of"]
 

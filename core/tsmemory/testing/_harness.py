@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tsmemory.conversation import Conversation
 from tsmemory.engine.contract import Backend
-from tsmemory.store import Conversation, Store
+from tsmemory.store import Store
 
 __all__ = ["Colour", "Engine"]
 

@@ -10,6 +10,7 @@ import datetime as dt
 import math
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -207,9 +208,9 @@ class BackendConformance:
         assert store.conversation("s", user_id="default").count() == 1
 
     @pytest.mark.parametrize(
-        "bad", ["", "x" * 256, "字" * 86, "\ud800", "a\udfff", 7, None, b"a"], ids=repr
+        "bad", ["", "x" * 256, "字" * 86, "\ud800", "a\udfff", 7.0, True, None, b"a"], ids=repr
     )
-    def test_ids_that_are_none(self, store: Any, bad: Any) -> None:
+    def test_invalid_ids_are_refused(self, store: Any, bad: Any) -> None:
         with pytest.raises(InvalidInputError):
             store.conversation(bad)
         with pytest.raises(InvalidInputError):
@@ -221,8 +222,24 @@ class BackendConformance:
         with pytest.raises(InvalidInputError):
             store.conversation("s").get_message(bad)
         with pytest.raises(InvalidInputError):
-            store.conversation("s").append(Message.user("x", message_id=bad))
+            store.conversation("s").append(Message("user", "x", message_id=bad))
         assert store.list_sessions().items == []
+
+    @pytest.mark.parametrize("number", [7, uuid.UUID(int=7)], ids=["int", "uuid"])
+    def test_numbers_as_ids_are_taken_as_text(self, store: Any, number: Any) -> None:
+        text = str(number)
+        chat = store.conversation(number, user_id=number)
+        chat.append(Message.user("x", message_id=number), Message("user", "y", message_id="m"))
+        assert (chat.session_id, chat.user_id) == (text, text)
+        chat.put_message(Message("user", "z", message_id=number))
+        same = store.conversation(text, user_id=text)
+        assert [m.message_id for m in same.list_messages()] == [text, "m"]
+        assert chat.get_message(number).text == "z"
+        assert chat.update_message(number, content="w").message_id == text
+        assert [s.session_id for s in store.list_sessions(user_id=number)] == [text]
+        assert chat.rewind(until=number) == chat.delete_message(number) == 1
+        assert chat.fork(8).session_id == "8"
+        assert store.erase_user(number).sessions == 2
 
     def test_hostile_message_ids(self, chat: Any) -> None:
         chat.append(*(Message.user(mid, message_id=mid) for mid in HOSTILE_IDS))
@@ -813,7 +830,8 @@ class BackendConformance:
             Message("assistant", "x", tool_calls=[]),  # type: ignore[arg-type]
             Message("assistant", "x", tool_calls=(ToolCall("a", "f", 7),)),  # type: ignore[arg-type]
             "hello",
-            {"role": "user", "content": "x"},
+            {"content": "no role"},
+            [[Message("user", "x")]],
             None,
         ],
     )
@@ -1162,6 +1180,71 @@ class BackendConformance:
         chat.append(*_say("10"))
         assert chat.truncate(0) == 4
         assert chat.session().message_count == 0
+
+    def test_append_takes_a_list_and_openai_dicts(self, chat: Any) -> None:
+        one = Message.user("1")
+        assert _texts(chat.append([one, {"role": "assistant", "content": "2"}])) == ["1", "2"]
+        assert _texts(chat.append({"role": "user", "content": "3"}, Message.user("4"))) == [
+            "3",
+            "4",
+        ]
+        assert chat.append([]) == chat.append() == []
+        assert _texts(chat.append(iter(_say("5")))) == ["5"]
+        assert _texts(chat.put_messages([{"role": "user", "content": "6"}])) == ["6"]
+        assert _texts(chat.replace([one, {"role": "user", "content": "7"}])) == ["1", "7"]
+        assert [m.role for m in chat.list_messages()] == ["user", "user"]
+
+    def test_rewind(self, chat: Any) -> None:
+        chat.append(*(Message.user(t, message_id=t) for t in "abcde"))
+        assert chat.rewind(until="e") == 0
+        assert chat.rewind(until="b") == 3
+        assert _texts(chat.list_messages()) == ["a", "b"]
+        assert (chat.session().message_count, chat.session().version) == (2, 2)
+        for missing in ("c", "never"):
+            with pytest.raises(NotFoundError):
+                chat.rewind(until=missing)
+        chat.append(Message.user("C", message_id="c"))
+        assert _texts(chat.list_messages()) == ["a", "b", "C"]
+
+    def test_rewind_among_messages_of_one_time(self, chat: Any) -> None:
+        chat.put_messages([Message.user(t, message_id=t, create_time=5) for t in "abcd"])
+        assert chat.rewind(until="b") == 2
+        assert _texts(chat.list_messages()) == ["a", "b"]
+
+    def test_times_as_arguments(self, chat: Any) -> None:
+        moment = dt.datetime(2026, 1, 31, 12, tzinfo=dt.timezone.utc)
+        micros = int(moment.timestamp()) * 1_000_000
+        text = "2026-01-31T12:00:00Z"
+        times: list[Any] = [micros, moment, text]
+        for i, time_ in enumerate(times):
+            stored = chat.put_message(Message.user(str(i), create_time=time_))
+            assert stored.create_time == micros
+            assert len(chat.list_messages(created_from=time_, created_to=time_)) == i + 1
+            assert chat.update_session(update_time=time_).update_time == micros
+        for bad in ("2026-01-31T12:00:00", "yesterday", "", moment.replace(tzinfo=None), 1.5, -1):
+            with pytest.raises(InvalidInputError):
+                chat.list_messages(created_from=bad)
+            with pytest.raises(InvalidInputError):
+                chat.update_session(create_time=bad)
+
+    def test_append_and_window_in_one(self, raw: Store, colour: Colour, chat: Any) -> None:
+        steps = raw.conversation("session", user_id="user").steps
+
+        def run(*texts: str, **options: Any) -> Any:
+            return colour.run(raw, "run", (steps.append_and_window(_say(*texts), **options),), {})
+
+        done = run("1", "2", window=20)
+        assert _texts(done.messages) == _texts(done.window.messages) == ["1", "2"]
+        assert done.session == chat.session()
+        chat.append(*_say(*map(str, range(3, 40))))
+        done = run("40", window=Window(last=3), explain=True)
+        assert _texts(done.window.messages) == ["38", "39", "40"]
+        assert done.window == chat.window(3, explain=True)
+        with pytest.raises(ConflictError):
+            run("41", if_version=1)
+        done = run(window=2)
+        assert (done.messages, done.session) == ([], chat.session())
+        assert _texts(done.window.messages) == ["39", "40"]
 
     def test_clear_keeps_the_session(self, chat: Any) -> None:
         chat.append(Message.system("s"), Message.user("a", message_id="a"))

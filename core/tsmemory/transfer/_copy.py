@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from tsmemory import usecases as _do
+from tsmemory.engine import steps as runner
 from tsmemory.engine.codec import encode_message
 from tsmemory.engine.contract import (
     UNSET,
@@ -22,15 +22,15 @@ from tsmemory.engine.steps import Steps
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Message, Page, Problem, Session
 from tsmemory.store import Store
-from tsmemory.usecases import OnError
+from tsmemory.usecases import ConversationSteps, OnError, StoreSteps
 
 __all__ = [
     "Progress",
     "Report",
-    "Work",
     "acopy",
     "copy",
     "drive",
+    "on",
     "put_page",
     "put_session",
     "read_page",
@@ -38,8 +38,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Work = Generator[tuple[Backend, Steps[Any]], Any, T]
-"""A piece of work over several stores: it yields operations, each with the store that does it."""
 
 _PAGE = 200  # messages a read and a write: what the most limited engine takes in one request
 
@@ -111,22 +109,20 @@ async def acopy(
 ) -> Report:
     """Same as `copy`, for asyncio."""
     work = _copy(source, target, user_id, progress, verify, on_error)
-    try:
-        backend, steps = next(work)
-        while True:
-            backend, steps = work.send(await backend.arun(steps))
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]  # typeshed: StopIteration.value is Any
+    return await runner.arun(work, lambda step: step(lambda backend, steps: backend.arun(steps)))
 
 
-def drive(work: Work[T]) -> T:
-    """Do `work` in the synchronous colour."""
-    try:
-        backend, steps = next(work)
-        while True:
-            backend, steps = work.send(backend.run(steps))
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]  # typeshed: StopIteration.value is Any
+def drive(work: Steps[T]) -> T:
+    """Do `work`, synchronously."""
+    return runner.run(work, lambda step: step(lambda backend, steps: backend.run(steps)))
+
+
+def on(backend: Backend, steps: Steps[T]) -> Steps[T]:
+    """Do `steps` on `backend`, as a part of work over several stores.
+
+    There a step's client is the mode, so that it runs the operation on the store that it is for.
+    """
+    return (yield lambda run: run(backend, steps))  # type: ignore[no-any-return]
 
 
 def _copy(
@@ -136,7 +132,7 @@ def _copy(
     progress: Callable[[Progress], None] | None,
     verify: bool,
     on_error: OnError,
-) -> Work[Report]:
+) -> Steps[Report]:
     if source is target or source.backend is target.backend:
         raise InvalidInputError("source and target are one store; give two")
     report = Report()
@@ -144,11 +140,11 @@ def _copy(
     for session in sessions:
         key = Key(session.user_id, session.session_id)
         report.sessions += 1
-        there = yield target.backend, target.backend.get_session(key)
+        there = yield from on(target.backend, target.backend.get_session(key))
         done = isinstance(there, Session) and _same(session, there)
         cursor, more = None, not done
         while more:
-            page = yield source.backend, read_page(source.backend, key, cursor, on_error)
+            page = yield from on(source.backend, read_page(source.backend, key, cursor, on_error))
             report.messages += len(page.items)
             report.written += yield from put_page(
                 target.backend, key, page.items, new=there is None
@@ -172,26 +168,18 @@ def _same(one: Session, other: Session) -> bool:
     return msgspec.structs.replace(one, version=0) == msgspec.structs.replace(other, version=0)
 
 
-def read_sessions(backend: Backend, user_id: str | Unset, on_error: OnError) -> Work[list[Session]]:
+def read_sessions(
+    backend: Backend, user_id: str | Unset, on_error: OnError
+) -> Steps[list[Session]]:
     """All of them, before anything is written: a listing by last activity that the copy cannot
     move. The longest quiet come first."""
     found: list[Session] = []
     cursor = None
     while True:
-        page: Page[Session] = yield (
-            backend,
-            _do.list_sessions(
-                backend,
-                user_id=user_id,
-                where=None,
-                updated_from=None,
-                updated_to=None,
-                order="asc",
-                limit=_PAGE,
-                cursor=cursor,
-                on_error=on_error,
-            ),
+        listing = StoreSteps(backend).list_sessions(
+            user_id=user_id, order="asc", limit=_PAGE, cursor=cursor, on_error=on_error
         )
+        page = yield from on(backend, listing)
         found += page.items
         cursor = page.next_cursor
         if cursor is None:
@@ -207,20 +195,12 @@ def read_page(
     last: int | None = None,
 ) -> Steps[Page[Message]]:
     """A page of a session, oldest first; between two times (µs, inclusive) where they are given."""
-    return _do.list_messages(
-        backend,
-        key,
-        where=None,
-        created_from=first,
-        created_to=last,
-        order="asc",
-        limit=_PAGE,
-        cursor=cursor,
-        on_error=on_error,
+    return ConversationSteps(backend, key).list_messages(
+        created_from=first, created_to=last, limit=_PAGE, cursor=cursor, on_error=on_error
     )
 
 
-def put_page(target: Backend, key: Key, messages: list[Message], *, new: bool) -> Work[int]:
+def put_page(target: Backend, key: Key, messages: list[Message], *, new: bool) -> Steps[int]:
     """Write those of `messages` (in order, with times) that are not there, or not like this.
 
     Args:
@@ -235,18 +215,18 @@ def put_page(target: Backend, key: Key, messages: list[Message], *, new: bool) -
     cursor = None
     while not new:
         first, last = messages[0].create_time, messages[-1].create_time
-        page = yield target, read_page(target, key, cursor, "skip", first, last)
+        page = yield from on(target, read_page(target, key, cursor, "skip", first, last))
         there.update((m.message_id, m) for m in page.items)
         cursor = page.next_cursor
         if cursor is None:
             break
     missing = tuple(m for m in messages if there.get(m.message_id) != m)
     if missing:
-        yield target, target.commit(key, Change(put=missing))
+        yield from on(target, target.commit(key, Change(put=missing)))
     return len(missing)
 
 
-def put_session(target: Backend, session: Session) -> Work[None]:
+def put_session(target: Backend, session: Session) -> Steps[None]:
     """Make the target's record that of `session`; after the messages, whose writing moves it."""
     patch = SessionPatch(
         title=session.title,
@@ -259,16 +239,16 @@ def put_session(target: Backend, session: Session) -> Work[None]:
         update_time=session.update_time,
     )
     key = Key(session.user_id, session.session_id)
-    yield target, target.commit(key, Change(session=patch))
+    yield from on(target, target.commit(key, Change(session=patch)))
 
 
 # -- comparing ---------------------------------------------------------------------------------
 
 
-def _differences(source: Backend, target: Backend, session: Session) -> Work[list[Problem]]:
+def _differences(source: Backend, target: Backend, session: Session) -> Steps[list[Problem]]:
     key = Key(session.user_id, session.session_id)
-    one = yield source, source.get_session(key)
-    other = yield target, target.get_session(key)
+    one = yield from on(source, source.get_session(key))
+    other = yield from on(target, target.get_session(key))
     if one is None and other is None:  # it has expired meanwhile
         return []
     if not isinstance(one, Session) or not isinstance(other, Session):
@@ -318,10 +298,12 @@ class _Reading:
         self._cursor: str | None = None
         self._ended = False
 
-    def fill(self) -> Work[None]:
+    def fill(self) -> Steps[None]:
         """Have rows, unless there are no more."""
         while not self.rows and not self._ended:
-            page = yield self._backend, read_page(self._backend, self._key, self._cursor, "skip")
+            page = yield from on(
+                self._backend, read_page(self._backend, self._key, self._cursor, "skip")
+            )
             self.rows.extend(page.items)
             self._cursor = page.next_cursor
             self._ended = self._cursor is None

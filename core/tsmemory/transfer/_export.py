@@ -20,14 +20,15 @@ from tsmemory.backends.jsonl import lines
 from tsmemory.checks import check_key, check_messages
 from tsmemory.engine.codec import decode_session, encode_message, encode_session
 from tsmemory.engine.contract import UNSET, Backend, Position, Unset
+from tsmemory.engine.steps import Steps
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Message, Session
 from tsmemory.store import Store
 from tsmemory.transfer._copy import (
     Progress,
     Report,
-    Work,
     drive,
+    on,
     put_page,
     put_session,
     read_page,
@@ -107,7 +108,7 @@ def _export(
     user_id: str | Unset,
     progress: Callable[[Progress], None] | None,
     on_error: OnError,
-) -> Work[Report]:
+) -> Steps[Report]:
     report = Report()
     out.write(b'{"tsmemory_export":%d}\n' % EXPORT_FORMAT)
     for session in (yield from read_sessions(backend, user_id, on_error)):
@@ -120,7 +121,7 @@ def _export(
         out.write(b'{"session":' + msgspec.json.encode(told) + b"}\n")
         cursor: str | None = None
         while True:
-            page = yield backend, read_page(backend, key, cursor, on_error)
+            page = yield from on(backend, read_page(backend, key, cursor, on_error))
             for message in page.items:
                 position = Position(message.create_time or 0, message.message_id)
                 out.write(lines.message_line(position, encode_message(message), None, 0))
@@ -157,13 +158,13 @@ def import_jsonl(
 
 def _import(
     backend: Backend, source: BinaryIO, progress: Callable[[Progress], None] | None
-) -> Work[Report]:
+) -> Steps[Report]:
     report = Report()
     session: Session | None = None
     batch: list[Message] = []
     new = ended = False
 
-    def flush() -> Work[None]:
+    def flush() -> Steps[None]:
         if session is not None and batch:
             key = check_key(session.user_id, session.session_id)
             report.written += yield from put_page(backend, key, batch, new=new)
@@ -199,7 +200,7 @@ def _import(
             break
         session = _session(line, number)
         key = check_key(session.user_id, session.session_id)
-        new = (yield backend, backend.get_session(key)) is None
+        new = (yield from on(backend, backend.get_session(key))) is None
         report.sessions += 1
     if not ended:
         raise InvalidInputError(

@@ -9,10 +9,11 @@ import msgspec
 
 from tsmemory.checks import DEFAULT_USER, check_key, check_messages, check_ttl
 from tsmemory.engine.contract import Backend, Change, MessageQuery, SessionPatch
+from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Message, Problem, Session
 from tsmemory.store import Store
-from tsmemory.transfer._copy import Progress, Report, Work, drive, same_message
+from tsmemory.transfer._copy import Progress, Report, drive, on, same_message
 
 __all__ = ["Imported", "import_sessions", "numbered"]
 
@@ -86,7 +87,7 @@ def _import(
     sessions: Iterator[Imported | Problem],
     progress: Callable[[Progress], None] | None,
     done: Callable[[Imported], None] | None,
-) -> Work[Report]:
+) -> Steps[Report]:
     report = Report()
     for found in sessions:
         if isinstance(found, Problem):
@@ -96,11 +97,11 @@ def _import(
         messages = check_messages(found.messages)
         report.sessions += 1
         report.messages += len(messages)
-        before = yield backend, backend.get_session(key)
+        before = yield from on(backend, backend.get_session(key))
         there: dict[str, Any] = {}
         if before is not None:
-            read = yield backend, backend.read(key, MessageQuery(limit=None))
-            there = {row.message_id: row for row in read.rows}
+            read = yield from on(backend, backend.read(key, MessageQuery(limit=None)))
+            there = {row.message_id or "": row for row in read.rows}
         timed = all(m.create_time is not None for m in messages)
         for start in range(0, len(messages), _BATCH):
             batch = messages[start : start + _BATCH]
@@ -113,14 +114,14 @@ def _import(
             else:
                 change = Change(append=fresh, put=tuple(map(_timeless, other)))
             if fresh or other:
-                yield backend, backend.commit(key, change)
+                yield from on(backend, backend.commit(key, change))
                 report.written += len(fresh) + len(other)
             if progress is not None:
                 progress(Progress(report.sessions, report.messages, *key))
         alone = there.keys() <= {m.message_id for m in messages}
         patch = _patch(found, before) if alone else None
         if patch is not None:
-            yield backend, backend.commit(key, Change(session=patch))
+            yield from on(backend, backend.commit(key, Change(session=patch)))
         if done is not None:
             done(found)
     return report

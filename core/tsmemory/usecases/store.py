@@ -1,0 +1,108 @@
+"""`StoreSteps`: the operations on a whole store."""
+
+from __future__ import annotations
+
+from tsmemory import checks
+from tsmemory.engine.contract import UNSET, Backend, SessionQuery, Unset
+from tsmemory.engine.steps import Steps
+from tsmemory.filters import as_filter
+from tsmemory.model import Erased, Id, Page, Problem, Session, Stats
+from tsmemory.times import Time, micros
+from tsmemory.usecases.arguments import PAGE, OnError, Order, Where, descending, usable
+
+__all__ = ["StoreSteps"]
+
+
+class StoreSteps:
+    """Same as the operations of `Store`, as steps to compose and run."""
+
+    __slots__ = ("backend",)
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def list_sessions(
+        self,
+        *,
+        user_id: Id | Unset = UNSET,
+        where: Where = None,
+        updated_from: Time | None = None,
+        updated_to: Time | None = None,
+        order: Order = "desc",
+        limit: int = 100,
+        cursor: str | None = None,
+        on_error: OnError = "raise",
+    ) -> Steps[Page[Session]]:
+        """Same as `Store.list_sessions`."""
+        checks.check_size("limit", limit, least=1)
+        kind = f"sessions-{order}"
+        query = SessionQuery(
+            user_id=None if user_id is UNSET else checks.check_id("user_id", user_id),
+            limit=limit + 1,
+            descending=descending(order),
+            after=checks.decode_cursor(kind, tuple[int, str, str], cursor),
+            updated_from=micros("updated_from", updated_from),
+            updated_to=micros("updated_to", updated_to),
+            where=as_filter(where),
+        )
+        rows = yield from self.backend.list_sessions(query)
+        page = rows[:limit]
+        items = usable(page, on_error)
+        if len(rows) <= limit:
+            return Page(items)
+        last = page[-1]
+        time = last.update_time if isinstance(last, Session) else last.create_time
+        return Page(items, checks.encode_cursor(kind, (time, last.user_id, last.session_id)))
+
+    def all_sessions(
+        self,
+        *,
+        user_id: Id | Unset = UNSET,
+        where: Where = None,
+        updated_from: Time | None = None,
+        updated_to: Time | None = None,
+        order: Order = "desc",
+        on_error: OnError = "raise",
+    ) -> Steps[list[Session]]:
+        """Same as `list_sessions`, but every page of them in one list."""
+        sessions: list[Session] = []
+        cursor = None
+        while True:
+            page = yield from self.list_sessions(
+                user_id=user_id,
+                where=where,
+                updated_from=updated_from,
+                updated_to=updated_to,
+                order=order,
+                limit=PAGE,
+                cursor=cursor,
+                on_error=on_error,
+            )
+            sessions += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return sessions
+
+    def erase_user(self, user_id: Id) -> Steps[Erased]:
+        """Same as `Store.erase_user`."""
+        return (yield from self.backend.erase(checks.check_id("user_id", user_id)))
+
+    def clear(self) -> Steps[Erased]:
+        """Same as `Store.clear`."""
+        return self.backend.erase(None)
+
+    def purge_expired(self) -> Steps[Erased]:
+        """Same as `Store.purge_expired`."""
+        return self.backend.purge_expired()
+
+    def setup(self) -> Steps[None]:
+        """Same as `Store.setup`."""
+        return self.backend.setup()
+
+    def stats(self) -> Steps[Stats]:
+        """Same as `Store.stats`."""
+        return self.backend.stats()
+
+    def verify(self) -> Steps[list[Problem]]:
+        """Same as `Store.verify`."""
+        return self.backend.verify()

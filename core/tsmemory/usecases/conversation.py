@@ -117,7 +117,7 @@ class ConversationSteps:
             stored, session = outcome.stored, outcome.session
         else:
             read = yield from self.backend.read(self.key, query)
-            stored, session = [], whole(read.session)
+            stored, session = [], (yield from self._session(read))
         report = yield from self._cut(policy, query, read, explain)
         return Appended(stored, session, report)
 
@@ -297,7 +297,7 @@ class ConversationSteps:
         """The view that `policy` makes of what was read, reading on while that is too little."""
         summary = None
         if policy.summary:
-            session = whole(read.session)
+            session = yield from self._session(read)
             summary = session.summary if session else None
         pinned = [whole(row) for row in read.pinned]
         tail = [whole(row) for row in reversed(read.rows)]
@@ -311,6 +311,12 @@ class ConversationSteps:
             rows = (yield from self.backend.read(self.key, older)).rows
             tail = [whole(row) for row in reversed(rows)] + tail
             complete = len(rows) < limit
+
+    def _session(self, read: Read) -> Steps[Session | None]:
+        """The session's record: with the read, from a backend that gives it there."""
+        if read.session is None and read.rows:
+            return (yield from self.session())
+        return whole(read.session)
 
     def list_messages(
         self,

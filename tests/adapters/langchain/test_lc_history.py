@@ -320,7 +320,7 @@ def test_a_store_that_was_given_stays_open(store: Store) -> None:
         ({"window": "5"}, "str"),
         ({"user_id": ""}, "user_id"),
         ({"session_id": "x" * 256}, "session_id"),
-        ({"session_id": 5}, "session_id"),
+        ({"session_id": 5.5}, "session_id"),
         ({"ttl": 0}, "0"),
     ],
 )

@@ -12,7 +12,7 @@ with open_store("sqlite:///chat.db") as store:
 from __future__ import annotations
 
 from tsmemory.conversation import Conversation
-from tsmemory.engine.contract import UNSET
+from tsmemory.engine.records import UNSET
 from tsmemory.engine.urls import redact_url
 from tsmemory.errors import (
     AuthenticationError,

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import msgspec
 
 from tsmemory.engine.codec import encode_message
-from tsmemory.engine.contract import Key
+from tsmemory.engine.records import Key
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Message, ToolCall, as_id
 from tsmemory.openai_format import from_openai

@@ -14,7 +14,7 @@ from typing import Any, Literal, overload
 from tsmemory import html
 from tsmemory.checks import MessageLike, check_key
 from tsmemory.conversation_async import AsyncConversation
-from tsmemory.engine.contract import UNSET, Unset
+from tsmemory.engine.records import UNSET, Unset
 from tsmemory.model import (
     Block,
     Erased,

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, Literal, overload
 
 from tsmemory.checks import MessageLike
-from tsmemory.engine.contract import UNSET, Key, Unset
+from tsmemory.engine.records import UNSET, Key, Unset
 from tsmemory.model import (
     Block,
     Erased,

@@ -19,17 +19,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from tsmemory.engine.contract import (
-    Backend,
-    Change,
-    Decide,
-    Key,
-    MessageQuery,
-    Outcome,
-    Read,
-    SessionQuery,
-)
+from tsmemory.engine.contract import Backend
 from tsmemory.engine.log import hashed
+from tsmemory.engine.records import Change, Decide, Key, MessageQuery, Outcome, Read, SessionQuery
 from tsmemory.engine.search import Candidates, Searchable, SearchQuery
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError, MissingDependencyError

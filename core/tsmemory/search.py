@@ -13,7 +13,8 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from tsmemory import checks
-from tsmemory.engine.contract import Backend, Key, MessageQuery, Position, SessionQuery
+from tsmemory.engine.contract import Backend
+from tsmemory.engine.records import Key, MessageQuery, Position, SessionQuery
 from tsmemory.engine.scan import scan
 from tsmemory.engine.search import (
     KINDS,

@@ -12,7 +12,8 @@ from types import TracebackType
 
 from tsmemory import checks
 from tsmemory.conversation import Conversation
-from tsmemory.engine.contract import UNSET, Backend, Unset
+from tsmemory.engine.contract import Backend
+from tsmemory.engine.records import UNSET, Unset
 from tsmemory.model import Erased, Id, Message, Page, Problem, Session, Stats
 from tsmemory.runner import Runner
 from tsmemory.times import Time

@@ -29,7 +29,7 @@ from tsmemory import (
     from_openai,
     open_store,
 )
-from tsmemory.engine.contract import Change, Key, SessionPatch
+from tsmemory.engine.records import Change, Key, SessionPatch
 from tsmemory.transfer import Progress, acopy, copy
 
 URLS = {

@@ -14,7 +14,9 @@ from typing import Any
 
 from tsmemory.engine.codec import decode_message, decode_session, encode_session
 from tsmemory.engine.commit import Head, Loaded, Plan, commit, encode_bodies, is_expired
-from tsmemory.engine.contract import (
+from tsmemory.engine.contract import now_us
+from tsmemory.engine.local import LocalBackend
+from tsmemory.engine.records import (
     Change,
     Decide,
     Key,
@@ -24,9 +26,7 @@ from tsmemory.engine.contract import (
     Read,
     SessionQuery,
     Snapshot,
-    now_us,
 )
-from tsmemory.engine.local import LocalBackend
 from tsmemory.engine.rows import corrupt_message, corrupt_session, passes, session_rows
 from tsmemory.engine.steps import Steps, immediate
 from tsmemory.engine.urls import split_url

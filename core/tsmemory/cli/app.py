@@ -30,7 +30,7 @@ from tsmemory.cli.output import (
 )
 from tsmemory.cli.store import opened, rows, session_of
 from tsmemory.cli.transfer import register
-from tsmemory.engine.contract import UNSET
+from tsmemory.engine.records import UNSET
 from tsmemory.engine.urls import redact_url
 from tsmemory.errors import (
     CorruptRecordError,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tsmemory.checks import check_key
 from tsmemory.conversation import Conversation
-from tsmemory.engine.contract import MessageQuery, Position
+from tsmemory.engine.records import MessageQuery, Position
 from tsmemory.errors import CorruptRecordError, InvalidInputError, NotFoundError
 from tsmemory.model import Message, Session
 from tsmemory.registry import open_store

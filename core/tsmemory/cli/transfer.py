@@ -15,7 +15,7 @@ from tsmemory.checks import DEFAULT_USER
 from tsmemory.cli.options import AsJSON, SkipBroken, StoreURL, Users
 from tsmemory.cli.output import console, echo_json, errors, one_line, plural, progress, warn
 from tsmemory.cli.store import opened
-from tsmemory.engine.contract import UNSET
+from tsmemory.engine.records import UNSET
 from tsmemory.errors import InvalidInputError
 from tsmemory.store import Store
 

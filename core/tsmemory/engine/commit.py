@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from tsmemory.engine.codec import encode_message
-from tsmemory.engine.contract import UNSET, Change, Key, Outcome, Position, SessionPatch
+from tsmemory.engine.records import UNSET, Change, Key, Outcome, Position, SessionPatch
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import ConflictError, CorruptRecordError
 from tsmemory.model import Message, Session

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 
-from tsmemory.engine.contract import Key
+from tsmemory.engine.records import Key
 
 __all__ = ["get_logger", "hashed"]
 

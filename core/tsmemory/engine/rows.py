@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tsmemory.engine.contract import Key, Position, SessionQuery
+from tsmemory.engine.records import Key, Position, SessionQuery
 from tsmemory.errors import CorruptRecordError
 from tsmemory.filters import Filter
 from tsmemory.model import Message, Session

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from tsmemory.engine.contract import Backend, Key, MessageQuery, Position, SessionQuery
+from tsmemory.engine.contract import Backend
+from tsmemory.engine.records import Key, MessageQuery, Position, SessionQuery
 from tsmemory.engine.search import Candidate, Candidates, SearchQuery
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError

@@ -27,7 +27,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checka
 import msgspec
 
 from tsmemory.engine.codec import encode_value
-from tsmemory.engine.contract import Key
+from tsmemory.engine.records import Key
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError, InvalidInputError
 from tsmemory.filters import Filter

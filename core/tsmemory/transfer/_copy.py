@@ -10,14 +10,8 @@ import msgspec
 
 from tsmemory.engine import steps as runner
 from tsmemory.engine.codec import encode_message
-from tsmemory.engine.contract import (
-    UNSET,
-    Backend,
-    Change,
-    Key,
-    SessionPatch,
-    Unset,
-)
+from tsmemory.engine.contract import Backend
+from tsmemory.engine.records import UNSET, Change, Key, SessionPatch, Unset
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Message, Page, Problem, Session

@@ -19,7 +19,8 @@ import msgspec
 from tsmemory.backends.jsonl import lines
 from tsmemory.checks import check_key, check_messages
 from tsmemory.engine.codec import decode_session, encode_message, encode_session
-from tsmemory.engine.contract import UNSET, Backend, Position, Unset
+from tsmemory.engine.contract import Backend
+from tsmemory.engine.records import UNSET, Position, Unset
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Message, Session

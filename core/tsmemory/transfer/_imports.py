@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from tsmemory.checks import DEFAULT_USER, check_key, check_messages, check_ttl
-from tsmemory.engine.contract import Backend, Change, MessageQuery, SessionPatch
+from tsmemory.engine.contract import Backend
+from tsmemory.engine.records import Change, MessageQuery, SessionPatch
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Message, Problem, Session

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import msgspec
 
 from tsmemory.checks import DEFAULT_USER
-from tsmemory.engine.contract import UNSET, Unset
+from tsmemory.engine.records import UNSET, Unset
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Problem
 from tsmemory.openai_format import from_openai, to_openai

@@ -10,9 +10,9 @@ import msgspec
 
 from tsmemory import checks
 from tsmemory.checks import MessageLike
-from tsmemory.engine.contract import (
+from tsmemory.engine.contract import Backend
+from tsmemory.engine.records import (
     UNSET,
-    Backend,
     Change,
     Key,
     MessageQuery,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tsmemory.engine.commit import at_time, same_content
-from tsmemory.engine.contract import Change
+from tsmemory.engine.records import Change
 from tsmemory.errors import CorruptRecordError, InvalidInputError
 from tsmemory.model import Message
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tsmemory import checks
-from tsmemory.engine.contract import UNSET, Backend, SessionQuery, Unset
+from tsmemory.engine.contract import Backend
+from tsmemory.engine.records import UNSET, SessionQuery, Unset
 from tsmemory.engine.steps import Steps
 from tsmemory.filters import as_filter
 from tsmemory.model import Erased, Id, Page, Problem, Session, Stats

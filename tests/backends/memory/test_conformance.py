@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tsmemory.backends.memory import MemoryBackend
-from tsmemory.engine.contract import Key
+from tsmemory.engine.records import Key
 from tsmemory.testing import BackendConformance, Engine, run_against_oracle
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tsmemory.backends.redis.layout import Keys
-from tsmemory.engine.contract import Backend, Key
+from tsmemory.engine.contract import Backend
+from tsmemory.engine.records import Key
 from tsmemory.testing import Engine
 from tsmemory.testing.servers.redis import RedisCluster, RedisServer, find_server
 

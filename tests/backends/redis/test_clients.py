@@ -28,7 +28,7 @@ from tsmemory import (
 from tsmemory.backends.redis import RedisBackend
 from tsmemory.backends.redis.client import read_url
 from tsmemory.backends.redis.layout import Keys
-from tsmemory.engine.contract import Key
+from tsmemory.engine.records import Key
 from tsmemory.testing.servers.redis import CuttingProxy, RedisCluster, RedisServer
 
 

@@ -19,7 +19,7 @@ from tests.backends.redis.conftest import require
 from tsmemory import ConflictError, Message, Store, UnavailableError
 from tsmemory.backends.redis import RedisBackend
 from tsmemory.backends.redis.layout import Keys
-from tsmemory.engine.contract import Key
+from tsmemory.engine.records import Key
 from tsmemory.testing.servers.redis import (
     CuttingProxy,
     RedisCluster,

@@ -14,7 +14,7 @@ from tsmemory import CorruptRecordError, InvalidInputError, Message, Store
 from tsmemory.backends.redis import RedisBackend, scripts
 from tsmemory.backends.redis.layout import Keys, escape, parse_member, unescape
 from tsmemory.backends.redis.session_index import GRACE
-from tsmemory.engine.contract import Change, Key
+from tsmemory.engine.records import Change, Key
 from tsmemory.engine.steps import run as drive
 from tsmemory.model import Erased
 from tsmemory.testing.servers.redis import RedisCluster, RedisServer

@@ -8,7 +8,7 @@ import pytest
 
 from tests.backends.zerodb.conftest import _NAMES, open_on
 from tsmemory.backends.zerodb.rows import key_of, spell
-from tsmemory.engine.contract import Key
+from tsmemory.engine.records import Key
 from tsmemory.testing import BackendConformance, Engine, run_against_oracle
 from tsmemory.testing.servers.zerodb import LocalZeroDB
 

@@ -49,17 +49,9 @@ from tsmemory.backends.jsonl.rows import (
 )
 from tsmemory.backends.jsonl.writer import batch_of, rewritten
 from tsmemory.engine.commit import Head, encode_bodies, plan, touched_ids
-from tsmemory.engine.contract import (
-    Change,
-    Key,
-    MessageQuery,
-    Outcome,
-    Position,
-    Read,
-    SessionQuery,
-    now_us,
-)
+from tsmemory.engine.contract import now_us
 from tsmemory.engine.local import LocalBackend
+from tsmemory.engine.records import Change, Key, MessageQuery, Outcome, Position, Read, SessionQuery
 from tsmemory.engine.rows import passes, session_rows
 from tsmemory.engine.steps import immediate
 from tsmemory.engine.urls import split_url

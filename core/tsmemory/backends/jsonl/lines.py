@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tsmemory.engine.codec import decode_message
-from tsmemory.engine.contract import Position
+from tsmemory.engine.records import Position
 from tsmemory.model import Message
 
 __all__ = [

@@ -15,7 +15,7 @@ import msgspec
 
 from tsmemory.backends.jsonl.lines import FORMAT, Head, Header, Line, after, blank, read_lines
 from tsmemory.engine.codec import decode_session
-from tsmemory.engine.contract import Key, MessageQuery, Position
+from tsmemory.engine.records import Key, MessageQuery, Position
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Session
 

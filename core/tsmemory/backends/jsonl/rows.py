@@ -12,7 +12,7 @@ from tsmemory.backends.jsonl import lines
 from tsmemory.backends.jsonl.files import File
 from tsmemory.backends.jsonl.log import Entry, Log, Meta, Row
 from tsmemory.backends.jsonl.names import file_name, id_of
-from tsmemory.engine.contract import Key
+from tsmemory.engine.records import Key
 from tsmemory.engine.rows import corrupt_message
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Message, Problem

@@ -9,7 +9,7 @@ from tsmemory.backends.jsonl import lines
 from tsmemory.backends.jsonl.log import NO_RECORD, Log, Row
 from tsmemory.engine.codec import encode_session
 from tsmemory.engine.commit import Plan
-from tsmemory.engine.contract import Change, Position
+from tsmemory.engine.records import Change, Position
 
 __all__ = ["batch_of", "rewritten"]
 

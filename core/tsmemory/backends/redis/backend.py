@@ -50,7 +50,8 @@ from tsmemory.backends.redis.session_index import GRACE, list_sessions
 from tsmemory.backends.redis.writer import COMMIT
 from tsmemory.engine.codec import encode_message
 from tsmemory.engine.commit import at_time
-from tsmemory.engine.contract import (
+from tsmemory.engine.contract import now_us
+from tsmemory.engine.records import (
     UNSET,
     Capabilities,
     Change,
@@ -60,7 +61,6 @@ from tsmemory.engine.contract import (
     Read,
     SessionPatch,
     SessionQuery,
-    now_us,
 )
 from tsmemory.engine.rows import passes
 from tsmemory.engine.steps import Steps

@@ -34,7 +34,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tsmemory.engine.codec import decode_message, decode_value, encode_value
-from tsmemory.engine.contract import UNSET, Key, Position, SessionPatch
+from tsmemory.engine.records import UNSET, Key, Position, SessionPatch
 from tsmemory.engine.rows import corrupt_message
 from tsmemory.errors import CorruptRecordError, InvalidInputError
 from tsmemory.model import Message, Session

@@ -10,7 +10,7 @@ from tsmemory.backends.redis import scripts
 from tsmemory.backends.redis.layout import Place, parse_row, read_head, read_row
 from tsmemory.backends.redis.server import Call, RedisServer
 from tsmemory.backends.redis.session_index import Entry, settled, walk
-from tsmemory.engine.contract import Key
+from tsmemory.engine.records import Key
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import AuthenticationError, BackendError, CorruptRecordError
 from tsmemory.model import Erased, Problem, Session, Stats, is_pinned

@@ -15,7 +15,7 @@ import msgspec
 from tsmemory.backends.redis import scripts
 from tsmemory.backends.redis.layout import Place, parse_member, read_head
 from tsmemory.backends.redis.server import Call, RedisServer
-from tsmemory.engine.contract import Key, SessionQuery
+from tsmemory.engine.records import Key, SessionQuery
 from tsmemory.engine.rows import passes
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError

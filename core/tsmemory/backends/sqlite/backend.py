@@ -29,7 +29,9 @@ from warnings import warn
 
 from tsmemory.engine.codec import decode_message, decode_session, encode_session
 from tsmemory.engine.commit import Head, encode_bodies, plan, touched_ids
-from tsmemory.engine.contract import (
+from tsmemory.engine.contract import now_us
+from tsmemory.engine.local import LocalBackend
+from tsmemory.engine.records import (
     Capabilities,
     Change,
     Key,
@@ -38,9 +40,7 @@ from tsmemory.engine.contract import (
     Position,
     Read,
     SessionQuery,
-    now_us,
 )
-from tsmemory.engine.local import LocalBackend
 from tsmemory.engine.rows import corrupt_message, passes
 from tsmemory.engine.steps import immediate
 from tsmemory.engine.urls import split_url

@@ -68,7 +68,8 @@ from tsmemory.backends.tablestore.reader import Reader
 from tsmemory.backends.tablestore.recovery import Settler
 from tsmemory.backends.tablestore.rows import MAX_MESSAGE
 from tsmemory.backends.tablestore.writer import Writer
-from tsmemory.engine.contract import (
+from tsmemory.engine.contract import now_us
+from tsmemory.engine.records import (
     Capabilities,
     Change,
     Key,
@@ -76,7 +77,6 @@ from tsmemory.engine.contract import (
     Outcome,
     Read,
     SessionQuery,
-    now_us,
 )
 from tsmemory.engine.steps import Steps
 from tsmemory.engine.urls import split_url

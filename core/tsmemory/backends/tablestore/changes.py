@@ -12,7 +12,7 @@ from tsmemory.backends.tablestore.recovery import BATCH_WRITE
 from tsmemory.backends.tablestore.rows import Encoded
 from tsmemory.engine.codec import encode_session
 from tsmemory.engine.commit import Plan
-from tsmemory.engine.contract import UNSET, Change, Key, Position
+from tsmemory.engine.records import UNSET, Change, Key, Position
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Message, Session, is_pinned
 

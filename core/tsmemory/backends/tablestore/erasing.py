@@ -22,7 +22,7 @@ from tsmemory.backends.tablestore.sdk import (
     sdk,
     write,
 )
-from tsmemory.engine.contract import Key
+from tsmemory.engine.records import Key
 from tsmemory.engine.steps import Steps
 from tsmemory.model import Erased
 

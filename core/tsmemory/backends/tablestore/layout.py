@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tsmemory.backends.tablestore.sdk import MAX, MIN, PrimaryKey
-from tsmemory.engine.contract import Key, Position
+from tsmemory.engine.records import Key, Position
 from tsmemory.errors import InvalidInputError
 
 __all__ = [

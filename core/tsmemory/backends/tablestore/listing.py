@@ -11,7 +11,7 @@ from tsmemory.backends.tablestore.layout import UPDATE_TIME
 from tsmemory.backends.tablestore.reader import BATCH_GET, FILTERED, RANGE, Reader
 from tsmemory.backends.tablestore.records import Record, read
 from tsmemory.backends.tablestore.sdk import MAX, MIN, PrimaryKey, Row, batch_get, get_range
-from tsmemory.engine.contract import Key, SessionQuery
+from tsmemory.engine.records import Key, SessionQuery
 from tsmemory.engine.rows import passes, session_sort_key
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError

@@ -11,7 +11,7 @@ from tsmemory.backends.tablestore.records import Record, read
 from tsmemory.backends.tablestore.recovery import Settler
 from tsmemory.backends.tablestore.rows import decode
 from tsmemory.backends.tablestore.sdk import MAX, MIN, PrimaryKey, batch_get, get_range, sdk
-from tsmemory.engine.contract import Key
+from tsmemory.engine.records import Key
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError, UnavailableError
 from tsmemory.model import Problem, Session, Stats

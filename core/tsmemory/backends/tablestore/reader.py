@@ -32,12 +32,7 @@ from tsmemory.backends.tablestore.sdk import (
     get_row,
     pause,
 )
-from tsmemory.engine.contract import (
-    Key,
-    MessageQuery,
-    Position,
-    Read,
-)
+from tsmemory.engine.records import Key, MessageQuery, Position, Read
 from tsmemory.engine.rows import passes
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError

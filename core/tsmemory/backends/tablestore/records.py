@@ -25,7 +25,7 @@ from tsmemory.backends.tablestore.layout import (
 from tsmemory.backends.tablestore.rows import join
 from tsmemory.backends.tablestore.sdk import Columns, all_of, any_of, compare, negate
 from tsmemory.engine.codec import decode_session, encode_session
-from tsmemory.engine.contract import Key, Position
+from tsmemory.engine.records import Key, Position
 from tsmemory.engine.rows import corrupt_session
 from tsmemory.errors import CorruptRecordError, InvalidInputError
 from tsmemory.model import Session

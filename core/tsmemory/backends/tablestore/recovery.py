@@ -27,7 +27,7 @@ from tsmemory.backends.tablestore.sdk import (
     update,
     write,
 )
-from tsmemory.engine.contract import Key, Position
+from tsmemory.engine.records import Key, Position
 from tsmemory.engine.steps import Steps
 from tsmemory.model import Session
 

@@ -35,7 +35,7 @@ from tsmemory.backends.tablestore.layout import (
 )
 from tsmemory.backends.tablestore.sdk import Columns, Row
 from tsmemory.engine.codec import decode_message, encode_message
-from tsmemory.engine.contract import Key, Position
+from tsmemory.engine.records import Key, Position
 from tsmemory.engine.rows import corrupt_message
 from tsmemory.errors import CorruptRecordError, MessageTooLargeError
 from tsmemory.model import Message, is_pinned

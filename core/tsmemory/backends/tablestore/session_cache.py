@@ -16,7 +16,7 @@ from tsmemory.backends.tablestore.reader import RANGE, Reader
 from tsmemory.backends.tablestore.records import Record
 from tsmemory.backends.tablestore.rows import is_gone
 from tsmemory.backends.tablestore.sdk import MAX, MIN, PrimaryKey, get_range
-from tsmemory.engine.contract import Key, Position
+from tsmemory.engine.records import Key, Position
 from tsmemory.engine.steps import Steps
 from tsmemory.model import Session
 

@@ -38,12 +38,7 @@ from tsmemory.backends.tablestore.sdk import (
 )
 from tsmemory.backends.tablestore.session_cache import Knowledge, Known
 from tsmemory.engine.commit import Head, Plan, plan, touched_ids
-from tsmemory.engine.contract import (
-    Change,
-    Key,
-    Outcome,
-    Position,
-)
+from tsmemory.engine.records import Change, Key, Outcome, Position
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import (
     BackendError,

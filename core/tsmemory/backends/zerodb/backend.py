@@ -28,7 +28,9 @@ from tsmemory.backends.zerodb import reader as reading
 from tsmemory.backends.zerodb.client import AsyncFace, Face, judge
 from tsmemory.backends.zerodb.writer import commit, find
 from tsmemory.engine.commit import encode_bodies
-from tsmemory.engine.contract import (
+from tsmemory.engine.contract import now_us
+from tsmemory.engine.network import NetworkBackend, Verdict
+from tsmemory.engine.records import (
     Capabilities,
     Change,
     Key,
@@ -36,9 +38,7 @@ from tsmemory.engine.contract import (
     Outcome,
     Read,
     SessionQuery,
-    now_us,
 )
-from tsmemory.engine.network import NetworkBackend, Verdict
 from tsmemory.engine.steps import Steps
 from tsmemory.engine.urls import split_url
 from tsmemory.errors import CorruptRecordError, InvalidInputError

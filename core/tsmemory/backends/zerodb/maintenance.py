@@ -20,7 +20,7 @@ from tsmemory.backends.zerodb.rows import (
     visible,
 )
 from tsmemory.backends.zerodb.writer import begin_anew, find
-from tsmemory.engine.contract import Key
+from tsmemory.engine.records import Key
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Erased, Problem, Stats

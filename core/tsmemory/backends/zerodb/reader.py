@@ -19,13 +19,7 @@ from tsmemory.backends.zerodb.rows import (
     visible,
 )
 from tsmemory.backends.zerodb.writer import find, kept_session
-from tsmemory.engine.contract import (
-    Key,
-    MessageQuery,
-    Position,
-    Read,
-    SessionQuery,
-)
+from tsmemory.engine.records import Key, MessageQuery, Position, Read, SessionQuery
 from tsmemory.engine.rows import passes
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError

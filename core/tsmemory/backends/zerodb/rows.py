@@ -20,7 +20,7 @@ import msgspec
 
 from tsmemory.engine.codec import decode_message, decode_session, encode_session
 from tsmemory.engine.commit import Head
-from tsmemory.engine.contract import Key, Position
+from tsmemory.engine.records import Key, Position
 from tsmemory.engine.rows import corrupt_message
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Message, Session, is_pinned

@@ -34,12 +34,7 @@ from tsmemory.backends.zerodb.rows import (
     visible,
 )
 from tsmemory.engine.commit import Plan, plan, touched_ids
-from tsmemory.engine.contract import (
-    Change,
-    Key,
-    Outcome,
-    Position,
-)
+from tsmemory.engine.records import Change, Key, Outcome, Position
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError, UnavailableError
 from tsmemory.model import Message, is_pinned

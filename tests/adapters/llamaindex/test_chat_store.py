@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import itertools
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -387,6 +386,4 @@ def test_the_event_loop_is_not_blocked_and_no_thread_runs_sync_methods(
         await chats.aget_keys()
         await chats.adelete_messages("k")
 
-    started = time.monotonic()
     asyncio.run(work())
-    assert time.monotonic() - started < 10

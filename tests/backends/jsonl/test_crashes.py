@@ -166,7 +166,7 @@ class Crasher:
                 pid = int(line[4:])
             else:
                 done.append(line)
-        time.sleep(pause)
+        time.sleep(pause)  # a random instant of the writer's work; nothing announces one
         os.kill(pid, signal.SIGKILL)
         for line in iter(self.process.stdout.readline, "dead\n"):
             done.append(line.strip())  # noqa: PERF401  # as long as they come
@@ -218,6 +218,18 @@ def test_50_kills_in_compact(directory: Path) -> None:
         ]
         assert not list(directory.glob("*/*.tmp"))
     lines_of(log_of(directory))
+
+
+def test_compacting_removes_what_a_killed_writer_left(directory: Path) -> None:
+    with open_store(url(directory)) as store:
+        chat = store.conversation("s")
+        chat.append(Message.user("kept"))
+        path = log_of(directory)
+        for unfinished in ("s.jsonl.tmp", "s.meta.json.tmp"):
+            path.with_name(unfinished).write_bytes(b"{")
+        assert chat.compact() == 0  # there is nothing to gain
+        assert not list(directory.glob("*/*.tmp"))
+        assert [m.text for m in chat.window(9)] == ["kept"]
 
 
 # -- files cut short --------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def test_global_indexes_lag_and_local_ones_do_not(
     server.set_options(index_lag=0.1)
     put(client, "u", "s", ("update_time", 2))
     assert listed(client, "glo", by) == [((1, "u", "s"), {})]
-    time.sleep(0.15)
+    time.sleep(0.15)  # longer than the lag
     assert listed(client, "glo", by) == [((2, "u", "s"), {})]
     # Without lag, what still lags is not overtaken.
     server.set_options(index_lag=60)

@@ -350,6 +350,9 @@ class JSONLBackend(LocalBackend):
     def compact(self, key: Key) -> int:
         path = self._path(key)
         with self._writing(path):
+            # What a killed writer left: the lock says that nobody else is writing them.
+            remove(_temporary(path))
+            remove(_temporary(meta_path(path)))
             try:
                 file = File(path)
             except FileNotFoundError:

@@ -219,7 +219,7 @@ def test_a_ready_asynchronous_client(
                 assert (await store.averify()) == []
                 assert (await store.aclear()).messages == 2
             assert await client.ping()
-            with pytest.raises(InvalidInputError, match="asynchronous"):
+            with pytest.raises(InvalidInputError, match="async client"):
                 Store(RedisBackend(client)).conversation("s").count()
 
     asyncio.run(use())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from operator import methodcaller
 from typing import Any
 
 from tsmemory.backends.redis import scripts
 from tsmemory.backends.redis.layout import Place, parse_row, read_head, read_row
-from tsmemory.backends.redis.server import Call, RedisServer
+from tsmemory.backends.redis.server import RedisServer
 from tsmemory.backends.redis.session_index import Entry, settled, walk
+from tsmemory.backends.redis.wire import Call, plain, scripted
 from tsmemory.engine.records import Key
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import AuthenticationError, BackendError, CorruptRecordError
@@ -34,7 +36,7 @@ def erase_sessions(
     token = os.urandom(9).hex()
     replies = yield from server.calls(
         [
-            Call(
+            scripted(
                 scripts.ERASE,
                 _reach(server, place),
                 (token, _REMEMBER, only, place.member, place.all_member),
@@ -47,9 +49,9 @@ def erase_sessions(
         if state == b"live":
             continue
         if server.is_cluster:
-            rest.append(Call(scripts.INDEX, place.lists, ("drop", *place[2:], "", "")))
+            rest.append(scripted(scripts.INDEX, place.lists, ("drop", *place[2:], "", "")))
         if found:
-            rest.append(("UNLINK", place.keys[-1]))
+            rest.append(plain("UNLINK", place.keys[-1]))
     yield from server.calls(rest)
     return Erased(sum(found for _, found, _ in replies), sum(count for _, _, count in replies))
 
@@ -87,7 +89,9 @@ def erase_all(server: RedisServer) -> Steps[Erased]:
             stray = list({one[0] for one in parsed.values() if one is not None})
             some = yield from erase_sessions(server, stray)
             total = Erased(total.sessions + some.sessions, total.messages + some.messages)
-            yield from server.calls([("UNLINK", key) for key, one in parsed.items() if one is None])
+            yield from server.calls(
+                [plain("UNLINK", key) for key, one in parsed.items() if one is None]
+            )
             if cursor == b"0":
                 break
     return total
@@ -112,18 +116,14 @@ def purge_expired(server: RedisServer) -> Steps[Erased]:
 # -- walking over keys -----------------------------------------------------------------------
 
 
-def _nodes(server: RedisServer) -> Steps[list[dict[str, Any]]]:
-    """For each server that holds keys, how a command is sent there."""
-    if not server.is_cluster:
-        return [{}]
-    return [{"target_nodes": node} for node in (yield lambda c: c.get_primaries())]
+def _nodes(server: RedisServer) -> Steps[list[Any]]:
+    """The servers that hold keys."""
+    return (yield methodcaller("nodes"))  # type: ignore[no-any-return]
 
 
-def _scan(
-    server: RedisServer, node: dict[str, Any], cursor: bytes
-) -> Steps[tuple[bytes, list[bytes]]]:
+def _scan(server: RedisServer, node: Any, cursor: bytes) -> Steps[tuple[bytes, list[bytes]]]:
     """One step of a walk over a server's keys under our prefix. SCAN gives some keys twice."""
-    reply = yield from server.call(scripts.SCAN, [], cursor, server.names.pattern, _KEYS, **node)
+    reply = yield from server.call(scripts.SCAN, [], cursor, server.names.pattern, _KEYS, node=node)
     return reply[0], reply[1]
 
 
@@ -144,7 +144,7 @@ def stats(server: RedisServer) -> Steps[Stats]:
                 break
             last = entries[-1]
             places = [server.names.place(entry.key) for entry in entries]
-            heads = yield from server.calls([Call(scripts.HEAD, p.keys[:1]) for p in places])
+            heads = yield from server.calls([scripted(scripts.HEAD, p.keys[:1]) for p in places])
             for entry, reply in zip(entries, heads, strict=True):
                 head = read_head(entry.key, *reply[1:])
                 if isinstance(head, Session):
@@ -163,7 +163,7 @@ def stats(server: RedisServer) -> Steps[Stats]:
 def _memory(server: RedisServer, places: Sequence[Place], size: int) -> Steps[int | None]:
     try:
         found = yield from server.calls(
-            [("MEMORY USAGE", key) for place in places for key in place.keys]
+            [Call(None, [key], ("MEMORY", "USAGE", key)) for place in places for key in place.keys]
         )
     except (AuthenticationError, BackendError):
         return None
@@ -256,9 +256,7 @@ def _verify_list(
     return problems
 
 
-def _strays(
-    server: RedisServer, node: dict[str, Any], listed: dict[Key, float]
-) -> Steps[list[Problem]]:
+def _strays(server: RedisServer, node: Any, listed: dict[Key, float]) -> Steps[list[Problem]]:
     """Sessions of this server that are on no list."""
     strays: set[Key] = set()
     cursor = b"0"

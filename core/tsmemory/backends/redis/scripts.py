@@ -16,19 +16,21 @@ from __future__ import annotations
 
 import hashlib
 
+from tsmemory.backends.redis import wire
+
 __all__ = [
-    "ERASE", "GET", "HEAD", "INDEX", "LIST", "LIVE", "LOOK", "READ", "SCAN", "TIME", "Script",
+    "ERASE", "GET", "HEAD", "INDEX", "LIST", "LIVE", "LOOK", "READ", "SCAN", "TIME",
 ]  # fmt: skip
 
 
-class Script:
-    """A script and the name the server knows it by."""
-
-    __slots__ = ("sha", "text")
-
-    def __init__(self, *parts: str) -> None:
-        self.text = "\n".join(part.strip() for part in parts) + "\n"
-        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+def script(*parts: str) -> wire.Script:
+    """A script that returns the number it was called with, then its reply (`wire`, 4)."""
+    body = "\n".join(part.strip() for part in parts)
+    text = (
+        "local number = table.remove(ARGV)\nlocal function run()\n"
+        f"{body}\nend\nreturn {{number, run()}}\n"
+    )
+    return wire.Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 TIME = """
@@ -85,7 +87,7 @@ local function over(expires, now)
 end
 """
 
-HEAD = Script(
+HEAD = script(
     TIME,
     LIVE,
     """
@@ -99,7 +101,7 @@ return {now, in_one(head), free_fields(flat)}
 """,
 )
 
-READ = Script(
+READ = script(
     TIME,
     LIVE,
     """
@@ -183,7 +185,7 @@ return {'rows', done and 1 or 0, rows, pinned, last or ''}
 """,
 )
 
-GET = Script(
+GET = script(
     TIME,
     LIVE,
     """
@@ -204,7 +206,7 @@ return rows
 """,
 )
 
-ERASE = Script(
+ERASE = script(
     TIME,
     LIVE,
     """
@@ -232,7 +234,7 @@ return {'erased', 1, messages}
 """,
 )
 
-INDEX = Script(
+INDEX = script(
     TIME,
     """
 -- KEYS a user's list, everybody's. ARGV what to do, member, everybody's member, and
@@ -266,7 +268,7 @@ return ''
 """,
 )
 
-LIST = Script(
+LIST = script(
     TIME,
     """
 -- KEYS a list of sessions. ARGV low, high (scores), 'desc' or 'asc', the member after which to
@@ -293,7 +295,7 @@ return {server_time(), found}
 """,
 )
 
-LOOK = Script(
+LOOK = script(
     """
 -- KEYS log, ids, pin. ARGV rank of the first row, how many, bytes after which to stop. For
 -- `verify`.
@@ -323,7 +325,7 @@ return {counts, rows, filed}
 """
 )
 
-SCAN = Script(
+SCAN = script(
     """
 -- ARGV cursor, pattern, count. One step of a walk over this node's keys; off every hot path.
 return redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])

@@ -6,20 +6,14 @@ import asyncio
 import re
 from collections.abc import Sequence
 from operator import methodcaller
-from typing import Any, NamedTuple
+from typing import Any
 
 import redis.exceptions as driver
 
-from tsmemory.backends.redis.client import (
-    Target,
-    adisconnect,
-    disconnect,
-    is_async,
-    is_cluster,
-)
+from tsmemory.backends.redis.client import Target, is_async, is_cluster
 from tsmemory.backends.redis.layout import Keys
-from tsmemory.backends.redis.scripts import Script
-from tsmemory.engine.network import NetworkBackend, Verdict
+from tsmemory.backends.redis.wire import AsyncWire, Call, Script, Wire, scripted
+from tsmemory.engine.network import ErrorClass, NetworkBackend
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import (
     AuthenticationError,
@@ -27,27 +21,12 @@ from tsmemory.errors import (
     InvalidInputError,
     ThrottledError,
     TimeoutError,
-    TSMemoryError,
     UnavailableError,
 )
 
-__all__ = ["Call", "RedisServer"]
+__all__ = ["RedisServer"]
 
 _PIPELINE = 200  # commands a pipeline: enough to hide the round trip, little enough to hold
-_RELOADS = 5  # a pipeline over several servers may meet one that knows no script more than once
-
-
-class Call(NamedTuple):
-    """A script with its keys and arguments."""
-
-    script: Script
-    keys: Sequence[str]
-    args: Sequence[Any] = ()
-
-    def command(self, *, whole: bool = False) -> tuple[Any, ...]:
-        """The command; `whole` sends the script itself, which loads it."""
-        verb, name = ("EVAL", self.script.text) if whole else ("EVALSHA", self.script.sha)
-        return (verb, name, len(self.keys), *self.keys, *self.args)
 
 
 class RedisServer(NetworkBackend):
@@ -83,98 +62,97 @@ class RedisServer(NetworkBackend):
         assert self.target is not None  # without one there is a ready client, which is used
         return self.target
 
-    def _connect(self) -> Any:
-        return self._target().connect()
+    def _connect(self) -> Wire:
+        return Wire(self._target().connect(), owns=True)
 
-    def _aconnect(self) -> Any:
-        return self._target().aconnect()
+    def _aconnect(self) -> AsyncWire:
+        return AsyncWire(self._target().aconnect(), owns=True)
 
-    def _disconnect(self, client: Any) -> None:
-        disconnect(client)
+    def _adopt(self, ready: Any) -> Wire:
+        return Wire(ready, owns=False)
 
-    async def _adisconnect(self, client: Any) -> None:
-        await adisconnect(client)
+    def _aadopt(self, ready: Any) -> AsyncWire:
+        return AsyncWire(ready, owns=False)
+
+    def _disconnect(self, client: Wire) -> None:
+        client.close()
+
+    async def _adisconnect(self, client: AsyncWire) -> None:
+        await client.close()
+
+    def _release(self, adopted: Wire) -> None:
+        adopted.close()
+
+    async def _arelease(self, adopted: AsyncWire) -> None:
+        await adopted.close()
 
     # -- asking ------------------------------------------------------------------------------
 
-    def call(self, script: Script, keys: Sequence[str], *args: Any, **to: Any) -> Steps[Any]:
+    def call(self, script: Script, keys: Sequence[str], *args: Any, node: Any = None) -> Steps[Any]:
         """Run a script: one round trip, two where the server does not know it yet."""
-        call = Call(script, keys, args)
-        try:
-            return (yield lambda c: c.execute_command(*call.command(), NEVER_DECODE=True, **to))
-        except driver.NoScriptError:
-            command = call.command(whole=True)
-            return (yield lambda c: c.execute_command(*command, NEVER_DECODE=True, **to))
+        calls = [scripted(script, keys, args, node)]
+        return (yield methodcaller("ask", calls))[0]
 
-    def calls(self, calls: Sequence[Call | tuple[Any, ...]]) -> Steps[list[Any]]:
+    def calls(self, calls: Sequence[Call]) -> Steps[list[Any]]:
         """Run scripts and plain commands, pipelined: one round trip for each 200."""
         replies: list[Any] = []
         for first in range(0, len(calls), _PIPELINE):
-            replies += yield from self._pipeline(calls[first : first + _PIPELINE])
+            replies += yield methodcaller("ask", calls[first : first + _PIPELINE])
         return replies
-
-    def _pipeline(self, calls: Sequence[Call | tuple[Any, ...]]) -> Steps[list[Any]]:
-        def send(client: Any) -> Any:
-            pipeline = client.pipeline(transaction=False)
-            for call in calls:
-                command = call.command() if isinstance(call, Call) else call
-                pipeline.execute_command(*command, NEVER_DECODE=True)
-            return pipeline.execute()
-
-        if len(calls) == 1 and isinstance(calls[0], Call):
-            return [(yield from self.call(calls[0].script, calls[0].keys, *calls[0].args))]
-        for _ in range(_RELOADS):
-            try:
-                return (yield send)  # type: ignore[no-any-return]
-            except driver.NoScriptError as error:
-                missing = error
-                for script in {c.script for c in calls if isinstance(c, Call)}:
-                    yield methodcaller("script_load", script.text)
-        raise UnavailableError(f"the server forgets scripts: {_short(missing)}") from missing
 
     # -- errors ------------------------------------------------------------------------------
 
-    def _judge(self, error: Exception) -> Verdict:
-        if isinstance(error, driver.NoScriptError):
-            return Verdict(None)
+    def _classify(self, error: Exception) -> ErrorClass:
         known = isinstance(
             error, (driver.RedisError, driver.RedisClusterException, OSError, asyncio.TimeoutError)
         )
-        return _verdict(error, self) if known else Verdict(None)
+        return _error_class(error, self) if known else ErrorClass(None)
 
 
-_AGAIN = r"LOADING|READONLY|CLUSTERDOWN|TRYAGAIN|MASTERDOWN|NOREPLICAS|BUSY|MOVED|ASK"
-_CODE = re.compile(rf"\b({_AGAIN}|MISCONF|OOM|NOPERM|NOAUTH|WRONGPASS|CROSSSLOT)\b")
-"""Codes of replies; older servers give those of a script's commands inside the text."""
-
-
-def _verdict(error: Exception, server: RedisServer) -> Verdict:
-    text = f"{server!r}: {_short(error)}"
-    found = _CODE.search(str(error)[:1000])
-    code = found[1] if found else ""
-    ours: TSMemoryError
-    if isinstance(error, _CREDENTIALS) or code in ("NOPERM", "NOAUTH", "WRONGPASS"):
-        return Verdict(AuthenticationError(text))
-    if isinstance(error, (driver.TimeoutError, asyncio.TimeoutError)):
-        return Verdict(TimeoutError(text), again=True)
-    if code == "OOM" or isinstance(error, driver.OutOfMemoryError):
-        return Verdict(ThrottledError(f"{text}; the server is at its maxmemory"))
-    moved = isinstance(error, driver.AskError) or code in ("MOVED", "ASK")  # MovedError is one too
-    if moved and not server.is_cluster:
-        return Verdict(BackendError(f"{text}; this is a Cluster: use redis+cluster://"))
-    if isinstance(error, (driver.ConnectionError, OSError)) or (code and code in _AGAIN):
-        return Verdict(UnavailableError(text), again=True)
-    if isinstance(error, (driver.ClusterError, driver.RedisClusterException)):
-        return Verdict(UnavailableError(text), again=True)  # no node, or no slot, right now
-    ours = UnavailableError(text) if code == "MISCONF" else BackendError(text)
-    return Verdict(ours)
-
-
+_PASSING_CODES = frozenset({
+    "LOADING", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "NOREPLICAS", "BUSY",
+})  # fmt: skip
+_PASSING = (
+    driver.ConnectionError,
+    driver.ReadOnlyError,
+    driver.TryAgainError,
+    driver.ClusterError,  # no node, or no slot, right now
+    driver.RedisClusterException,
+    driver.MovedError,
+    driver.AskError,
+    OSError,
+)
 _CREDENTIALS = (
     driver.AuthenticationError,
     driver.AuthorizationError,
     driver.NoPermissionError,
 )
+_CREDENTIAL_CODES = frozenset({"NOPERM", "NOAUTH", "WRONGPASS"})
+_OTHER_CODES = {"MISCONF", "OOM", "MOVED", "ASK", "CROSSSLOT"}
+_CODE = re.compile(r"\b(" + "|".join({*_PASSING_CODES, *_CREDENTIAL_CODES, *_OTHER_CODES}) + r")\b")
+"""The code of a reply. redis-py strips those for which it has a class; up to Redis 6.2 the code of
+a script's command is inside the text."""
+_NO_PERMISSION = re.compile(r"can't run this command or subcommand|No permissions", re.IGNORECASE)
+"""What servers say of a script whose command the user may not use, with no code of their own."""
+
+
+def _error_class(error: Exception, server: RedisServer) -> ErrorClass:
+    text = f"{server!r}: {_short(error)}"
+    match = _CODE.search(str(error)[:1000])
+    code = match[1] if match else ""
+    forbidden = isinstance(error, driver.ResponseError) and _NO_PERMISSION.search(str(error))
+    if isinstance(error, _CREDENTIALS) or code in _CREDENTIAL_CODES or forbidden:
+        return ErrorClass(AuthenticationError(text))
+    if isinstance(error, (driver.TimeoutError, asyncio.TimeoutError)):
+        return ErrorClass(TimeoutError(text), again=True)
+    if code == "OOM" or isinstance(error, driver.OutOfMemoryError):
+        return ErrorClass(ThrottledError(f"{text}; the server is at its maxmemory"))
+    moved = isinstance(error, (driver.AskError, driver.MovedError)) or code in ("MOVED", "ASK")
+    if moved and not server.is_cluster:
+        return ErrorClass(BackendError(f"{text}; this is a Cluster: use redis+cluster://"))
+    if isinstance(error, _PASSING) or code in _PASSING_CODES:
+        return ErrorClass(UnavailableError(text), again=True)
+    return ErrorClass(UnavailableError(text) if code == "MISCONF" else BackendError(text))
 
 
 def _short(error: Exception) -> str:

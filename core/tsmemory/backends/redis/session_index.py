@@ -14,7 +14,8 @@ import msgspec
 
 from tsmemory.backends.redis import scripts
 from tsmemory.backends.redis.layout import Place, parse_member, read_head
-from tsmemory.backends.redis.server import Call, RedisServer
+from tsmemory.backends.redis.server import RedisServer
+from tsmemory.backends.redis.wire import Call, scripted
 from tsmemory.engine.records import Key, SessionQuery
 from tsmemory.engine.rows import passes
 from tsmemory.engine.steps import Steps
@@ -129,7 +130,7 @@ def _portion(
     for source in sources:
         passed = sum(entry.source == source for entry in edge)
         where = after if source == after_source else ("", "")
-        calls.append(Call(scripts.LIST, [source], (low, high, way, *where, passed, size)))
+        calls.append(scripted(scripts.LIST, [source], (low, high, way, *where, passed, size)))
     replies = yield from server.calls(calls)
     found: list[Entry] = []
     bounds: list[tuple[float, Key]] = []
@@ -154,7 +155,7 @@ def _read(
 ) -> Steps[list[Listed]]:
     """The sessions of `entries`, in order; what the lists have wrong is put right."""
     places = [server.names.place(entry.key) for entry in entries]
-    heads = yield from server.calls([Call(scripts.HEAD, [p.keys[0]]) for p in places])
+    heads = yield from server.calls([scripted(scripts.HEAD, [p.keys[0]]) for p in places])
     rows: list[tuple[tuple[int, str, str], Listed]] = []
     repairs: list[Call] = []
     for entry, place, reply in zip(entries, places, heads, strict=True):
@@ -197,7 +198,7 @@ def _within(query: SessionQuery, spot: tuple[int, str, str]) -> bool:
 def heal(place: Place, entry: Entry, time: int | None) -> Call:
     """Put an entry right, if nobody has written since it was read; None: there is no session."""
     what = ("heal", time) if time is not None else ("drop", "")
-    return Call(
+    return scripted(
         scripts.INDEX,
         place.lists,
         (what[0], place.member, place.all_member, entry.text, what[1]),

@@ -5,7 +5,7 @@ See `_redis_scripts` for what the scripts share.
 
 from __future__ import annotations
 
-from tsmemory.backends.redis.scripts import LIVE, TIME, Script
+from tsmemory.backends.redis.scripts import LIVE, TIME, script
 
 __all__ = ["COMMIT"]
 
@@ -17,7 +17,7 @@ local function in_parts(command, key, arguments, size)
 end
 """
 
-COMMIT = Script(
+COMMIT = script(
     TIME,
     LIVE,
     _MANY,

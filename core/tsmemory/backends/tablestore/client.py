@@ -14,7 +14,7 @@ import urllib3.exceptions
 
 from tsmemory import errors
 from tsmemory.backends.tablestore.sdk import CHECK_FAILED, sdk
-from tsmemory.engine.network import NetworkBackend, Verdict
+from tsmemory.engine.network import ErrorClass, NetworkBackend
 from tsmemory.errors import InvalidInputError, TSMemoryError
 
 # The SDK logs as errors what is none here: a row condition that did not hold, a table not yet made.
@@ -159,35 +159,37 @@ class TablestoreClients(NetworkBackend):
     async def _adisconnect(self, client: Any) -> None:
         await client.close()
 
-    def _judge(self, error: Exception) -> Verdict:
+    def _classify(self, error: Exception) -> ErrorClass:
         if isinstance(error, TSMemoryError):
-            return Verdict(error)
+            return ErrorClass(error)
         if isinstance(error, sdk.OTSServiceError):
-            return self._judge_code(error.code, error.message, error.http_status)
+            return self._classify_code(error.code, error.message, error.http_status)
         if isinstance(error, sdk.OTSClientError):
             status = error.http_status or 0
             what = f"the service's answer cannot be read: {error.message}"
-            return Verdict(errors.UnavailableError(what), status >= 500)
+            return ErrorClass(errors.UnavailableError(what), status >= 500)
         if isinstance(error, _TIMEOUTS):
-            return Verdict(errors.TimeoutError(f"{self.endpoint or 'Tablestore'}: no answer"), True)
+            return ErrorClass(
+                errors.TimeoutError(f"{self.endpoint or 'Tablestore'}: no answer"), True
+            )
         if isinstance(error, _BROKEN):
             what = f"{self.endpoint or 'Tablestore'}: {type(error).__name__}"
-            return Verdict(errors.UnavailableError(what), True)
-        return Verdict(None)
+            return ErrorClass(errors.UnavailableError(what), True)
+        return ErrorClass(None)
 
-    def _judge_code(self, code: str, message: str, status: int) -> Verdict:
+    def _classify_code(self, code: str, message: str, status: int) -> ErrorClass:
         what = f"{code}: {message}"
         if code in _OWN:
-            return Verdict(None)
+            return ErrorClass(None)
         if code in _AUTHENTICATION:
-            return Verdict(errors.AuthenticationError(f"{code}: the credentials are refused"))
+            return ErrorClass(errors.AuthenticationError(f"{code}: the credentials are refused"))
         if code in _THROTTLED:
-            return Verdict(errors.ThrottledError(what), True)
+            return ErrorClass(errors.ThrottledError(what), True)
         if code == "OTSTimeout":
-            return Verdict(errors.TimeoutError(what), True)
+            return ErrorClass(errors.TimeoutError(what), True)
         if code == "OTSObjectNotExist":
             hint = f"{what}; call setup() once to create the tables"
-            return Verdict(errors.UnavailableError(hint))
+            return ErrorClass(errors.UnavailableError(hint))
         if code in _PASSING or status >= 500:
-            return Verdict(errors.UnavailableError(what), True)
-        return Verdict(errors.BackendError(what))
+            return ErrorClass(errors.UnavailableError(what), True)
+        return ErrorClass(errors.BackendError(what))

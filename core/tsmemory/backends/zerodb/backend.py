@@ -25,11 +25,11 @@ import httpx
 
 from tsmemory.backends.zerodb import maintenance as upkeep
 from tsmemory.backends.zerodb import reader as reading
-from tsmemory.backends.zerodb.client import AsyncFace, Face, judge
+from tsmemory.backends.zerodb.client import AsyncFace, Face, classify
 from tsmemory.backends.zerodb.writer import commit, find
 from tsmemory.engine.commit import encode_bodies
 from tsmemory.engine.contract import now_us
-from tsmemory.engine.network import NetworkBackend, Verdict
+from tsmemory.engine.network import ErrorClass, NetworkBackend
 from tsmemory.engine.records import (
     Capabilities,
     Change,
@@ -182,8 +182,8 @@ class ZeroDBBackend(NetworkBackend):
     async def _adisconnect(self, client: Any) -> None:
         await client.http.aclose()
 
-    def _judge(self, error: Exception) -> Verdict:
-        return judge(error)
+    def _classify(self, error: Exception) -> ErrorClass:
+        return classify(error)
 
     # -- operations --------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from tsmemory.engine.network import Verdict
+from tsmemory.engine.network import ErrorClass
 from tsmemory.errors import (
     AuthenticationError,
     BackendError,
@@ -28,8 +28,19 @@ from tsmemory.errors import (
 )
 
 __all__ = [
-    "MAX_ROWS", "AsyncFace", "Face", "RefusedError", "Step", "UnsureError", "create", "delete",
-    "insert", "judge", "pause", "query", "update",
+    "MAX_ROWS",
+    "AsyncFace",
+    "Face",
+    "RefusedError",
+    "Step",
+    "UnsureError",
+    "classify",
+    "create",
+    "delete",
+    "insert",
+    "pause",
+    "query",
+    "update",
 ]  # fmt: skip
 
 MAX_ROWS = 1_000
@@ -193,19 +204,19 @@ _REFUSALS: dict[int, tuple[type[TSMemoryError], str]] = {
 }
 
 
-def judge(error: Exception) -> Verdict:
+def classify(error: Exception) -> ErrorClass:
     """What an error of the driver or the service means."""
     if isinstance(error, UnsureError) or (isinstance(error, RefusedError) and error.status == 409):
-        return Verdict(None)  # the operation answers these itself
+        return ErrorClass(None)  # the operation answers these itself
     if isinstance(error, RefusedError):
         again = error.status == 429 or error.status >= 500
         kind, advice = _REFUSALS.get(
             error.status, (UnavailableError if again else BackendError, "")
         )
-        return Verdict(kind(f"{error}; {advice}" if advice else str(error)), again)
+        return ErrorClass(kind(f"{error}; {advice}" if advice else str(error)), again)
     if isinstance(error, httpx.TimeoutException):
         late = TimeoutError(f"ZeroDB did not answer in time ({type(error).__name__})")
-        return Verdict(late, True)
+        return ErrorClass(late, True)
     if isinstance(error, httpx.TransportError):
-        return Verdict(UnavailableError(f"ZeroDB cannot be reached: {error}"), True)
-    return Verdict(None)
+        return ErrorClass(UnavailableError(f"ZeroDB cannot be reached: {error}"), True)
+    return ErrorClass(None)

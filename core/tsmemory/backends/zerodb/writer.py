@@ -288,7 +288,7 @@ class _Writer:
                 if left <= 0:
                     cause = error.__cause__
                     assert isinstance(cause, Exception)
-                    verdict = api.judge(cause).error
+                    verdict = api.classify(cause).error
                     raise (verdict or UnavailableError(str(cause))) from cause
                 yield api.pause(min(left, random.uniform(wait / 2, wait)))
                 wait = min(2 * wait, 1.0)

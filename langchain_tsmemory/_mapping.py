@@ -20,7 +20,13 @@ field, and only where it is not the default: ``additional_kwargs``, ``response_m
 - ``tool_calls``, ``invalid_tool_calls``: as they were, where the neutral calls cannot say it (an
   invalid call without a name or without arguments);
 - ``calls``: how many there were, where `additional_kwargs` holds the provider's own copy of them;
-- ``packed``: that values have to be read by `_values.unpack`.
+- ``packed``: that values have to be read by `_values.unpack`;
+- ``blocks``: that the content is a list and LangChain wrote it, in whichever dialect it did.
+
+An answer's blocks that LangChain did not write are shown as `_across` says. What LangChain keeps of
+an answer in `additional_kwargs` alone (``reasoning_content``, and of an answer without content a
+refusal, the transcript of its audio or a legacy ``function_call``) is in the neutral content too,
+so that it does not arrive empty elsewhere; at home it is in `additional_kwargs` alone again.
 
 A valid tool call is a neutral one with arguments; an invalid call has its text in their place.
 Both are calls to a chat API, so windows hold both to their results.
@@ -45,6 +51,7 @@ from langchain_core.messages import (
     message_chunk_to_message,
 )
 
+from langchain_tsmemory._across import present
 from langchain_tsmemory._blocks import from_block, to_block
 from langchain_tsmemory._values import pack, plain, unpack
 from tsmemory import InvalidInputError, Message, ToolCall
@@ -162,6 +169,10 @@ def to_neutral(message: BaseMessage) -> Message:
     content = fields["content"]
     if type(content) is not str:
         content = [to_block(part) for part in plain(content)]
+    if kind is _AI and type(content) is list and (content or fields["additional_kwargs"]):
+        notes["blocks"] = True
+    if kind is _AI and fields["additional_kwargs"]:
+        content = _with_kwargs(content, fields["additional_kwargs"], bool(calls))
     lc_id = fields["id"]
     stored: dict[str, Any] = {}
     if lc_id is None:
@@ -268,9 +279,17 @@ def _from_neutral(message: Message) -> BaseMessage:
     notes: Mapping[str, Any] = found if type(found) is dict else {}
     kind = _ROLES.get(message.role, _CHAT)
     content: Any = message.content
+    marks: list[dict[str, Any]] = [{}, {}]
     if type(content) is not str:
         content = [from_block(block) for block in content]
+        kwargs = notes.get("additional_kwargs")
+        if kind is _AI and type(kwargs) is dict:
+            content = _without_kwargs(content, kwargs, "blocks" in notes)
+        if kind is _AI and content and type(content) is list and "blocks" not in notes:
+            content, *marks = present(message, content)
     fields: dict[str, Any] = {"content": content}
+    names = ("response_metadata", "additional_kwargs")
+    fields.update((name, value) for name, value in zip(names, marks, strict=True) if value)
     lc_id: str | None = message.message_id
     if notes:
         if "type" in notes:
@@ -305,6 +324,53 @@ def _from_neutral(message: Message) -> BaseMessage:
     elif message.role == "developer" and kind is _SYSTEM and "additional_kwargs" not in notes:
         built.additional_kwargs = dict(_DEVELOPER)
     return built
+
+
+def _kwargs_thought(kwargs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The reasoning that an answer has in its `additional_kwargs`, as a neutral block."""
+    thought = kwargs.get("reasoning_content")
+    return [{"type": "reasoning", "reasoning": thought}] if type(thought) is str and thought else []
+
+
+def _kwargs_texts(kwargs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What an answer without content says in its `additional_kwargs`, as neutral blocks."""
+    audio, legacy = kwargs.get("audio"), kwargs.get("function_call")
+    texts = [kwargs.get("refusal")]
+    if isinstance(audio, Mapping):
+        texts.append(audio.get("transcript"))
+    if isinstance(legacy, Mapping) and isinstance(legacy.get("name"), str):
+        texts.append(f"{legacy['name']}({legacy.get('arguments') or ''})")
+    return [{"type": "text", "text": text} for text in texts if type(text) is str and text]
+
+
+def _with_kwargs(content: Any, kwargs: Mapping[str, Any], calling: bool) -> Any:
+    """The neutral `content` with what `kwargs` alone say; the same where they say nothing more."""
+    added = _kwargs_thought(kwargs)
+    if not content and not calling:
+        added += _kwargs_texts(kwargs)
+    if not added:
+        return content
+    if type(content) is list:
+        return added + content
+    return [*added, {"type": "text", "text": content}] if content else added
+
+
+def _without_kwargs(content: list[Any], kwargs: Mapping[str, Any], own: bool) -> Any:
+    """What `_with_kwargs` was given; `content` as it is where somebody changed it since.
+
+    Args:
+        own: the content was a list.
+    """
+    thought = _kwargs_thought(kwargs)
+    rest = content[len(thought) :] if content[: len(thought)] == thought else content
+    if rest and rest == _kwargs_texts(kwargs):
+        rest = []
+    if own or rest is content:
+        return rest
+    if not rest:
+        return ""
+    text = rest[0].get("text") if len(rest) == 1 and isinstance(rest[0], dict) else None
+    return text if type(text) is str else rest
 
 
 def _as_it_is(value: Any) -> Any:

@@ -55,16 +55,29 @@ messages = st.one_of(
 )
 
 
+def _joined(thoughts: list[str]) -> str:
+    return "\n\n".join(thoughts)
+
+
 def facts(message: Message) -> tuple[Any, ...]:
-    """Role, text, calls with their ids, the id answered, the name, and the blocks in order."""
+    """Role, text, calls with ids, the id answered, the name, the media in order, the reasoning."""
     blocks = message.content if isinstance(message.content, list) else []
     shown = [
         (b["type"], b.get("text") or b.get("reasoning") or b.get("base64") or b.get("url"))
         for b in blocks
-        if b["type"] not in ("text", "tool_call")
+        if b["type"] not in ("text", "tool_call", "reasoning")
     ]
+    thoughts = [b["reasoning"] for b in blocks if b["type"] == "reasoning" and b["reasoning"]]
     called = [(c.id, c.name, c.arguments) for c in message.tool_calls]
-    return message.role, message.text, called, message.tool_call_id, message.name, shown
+    return (
+        message.role,
+        message.text,
+        called,
+        message.tool_call_id,
+        message.name,
+        shown,
+        _joined(thoughts),
+    )
 
 
 def through(mapping: Any, message: Message) -> Message:

@@ -12,6 +12,7 @@ from tsmemory.store import Store
 
 __all__ = ["SCHEMES", "open_store"]
 
+_POSTGRES = ("tsmemory.backends.postgres", "PostgresBackend", "postgres")
 _REDIS = ("tsmemory.backends.redis", "RedisBackend", "redis")
 _ZERODB = ("tsmemory.backends.zerodb", "ZeroDBBackend", "zerodb")
 _TABLESTORE = ("tsmemory.backends.tablestore", "TablestoreBackend", "tablestore")
@@ -20,6 +21,8 @@ SCHEMES: dict[str, tuple[str, str, str | None]] = {
     "memory": ("tsmemory.backends.memory", "MemoryBackend", None),
     "sqlite": ("tsmemory.backends.sqlite", "SQLiteBackend", None),
     "jsonl": ("tsmemory.backends.jsonl", "JSONLBackend", "jsonl"),
+    "postgres": _POSTGRES,
+    "postgresql": _POSTGRES,
     "redis": _REDIS,
     "rediss": _REDIS,
     "unix": _REDIS,

@@ -1,0 +1,348 @@
+"""Commits.
+
+An append of new messages to a live session is one statement, whatever the batch:
+
+1. It inserts the session's row, or updates the one that is there. That locks the row until the
+   commit, so appenders take turns, and each finds what the one before it left: strictly
+   increasing times, a version that counts.
+2. It does nothing unless the session is live, at the version that is asked for, and holds none of
+   the ids; nor where the metadata has tagged values, which only the client can check.
+3. It inserts the messages behind the last time. Another transaction that has just inserted one of
+   the ids makes it fail as a whole, on the primary key.
+
+Where that statement did nothing, and for every other change, a transaction follows the commit
+template (`tsmemory.engine.commit`) in two round trips:
+
+4. It locks the session's row, then reads what the change touches, in a later statement: that one
+   sees what the previous holder of the lock committed.
+5. It writes the plan. Two that begin a session together collide on its key; one of them starts
+   over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tsmemory.backends.postgres.layout import Layout
+from tsmemory.backends.postgres.reader import Reader, key_values
+from tsmemory.backends.postgres.rows import (
+    MAX_BODY,
+    MESSAGE_COLUMNS,
+    SESSION_COLUMNS,
+    SessionRow,
+    escape_text,
+    message_of,
+    pack,
+    session_values,
+    unescape_text,
+)
+from tsmemory.engine.commit import (
+    CLOCK_SKEW_US,
+    Loaded,
+    Plan,
+    at_time,
+    commit,
+    encode_bodies,
+    is_expired,
+)
+from tsmemory.engine.contract import (
+    Change,
+    Decide,
+    Key,
+    MessageQuery,
+    Outcome,
+    Position,
+    Read,
+    Snapshot,
+)
+from tsmemory.engine.steps import Steps
+from tsmemory.errors import CorruptRecordError
+from tsmemory.model import Message, is_pinned
+
+__all__ = ["Writer"]
+
+# Steps 1 to 3. The clock is read in a subquery, once, with the row locked.
+_APPEND = f"""
+WITH written AS (
+    INSERT INTO {{sessions}} AS s (user_id, session_id, create_time, update_time, version,
+        message_count, last_time, ttl, expires_at)
+    SELECT %(user_id)s, %(session_id)s, t.now, t.now + %(count)s - 1, 1, %(count)s,
+        t.now + %(count)s - 1, t.ttl, t.now + round(t.ttl * 1000000)::bigint
+    FROM (SELECT {{now}} AS now, coalesce(%(ttl)s, %(default_ttl)s)::double precision AS ttl) t
+    ON CONFLICT (user_id, session_id) {{on_conflict}}
+    RETURNING s.*
+), inserted AS (
+    INSERT INTO {{messages}} (session, create_time, message_id, user_id, pinned, body, exact)
+    SELECT s.id, s.last_time - %(count)s + m.number, m.id, s.user_id, m.pinned, m.body::jsonb,
+        (CASE m.exact WHEN '' THEN m.body ELSE m.exact END)::json
+    FROM written s, unnest(%(ids)s::text[], %(pinned)s::boolean[], %(bodies)s::text[],
+        %(exacts)s::text[]) WITH ORDINALITY AS m (id, pinned, body, exact, number)
+)
+SELECT {SESSION_COLUMNS} FROM written s
+"""
+_UPDATE = f"""
+SET (update_time, version, message_count, last_time, ttl, expires_at) = (
+    SELECT greatest(t.now,
+            CASE WHEN t.last_time <= t.now + {CLOCK_SKEW_US} THEN t.last_time END,
+            CASE WHEN s.update_time <= t.now + {CLOCK_SKEW_US} THEN s.update_time END),
+        s.version + 1, s.message_count + %(count)s, t.last_time, t.ttl,
+        t.now + round(t.ttl * 1000000)::bigint
+    FROM (SELECT c.now, greatest(c.now, s.last_time + 1) + %(count)s - 1 AS last_time,
+            coalesce(%(ttl)s::double precision, s.ttl) AS ttl
+        FROM (SELECT {{now}} AS now) c) t)
+WHERE (s.expires_at IS NULL OR s.expires_at > {{now}})
+    AND position('"$' IN coalesce(s.metadata_exact::text, s.metadata::text)) = 0
+    AND NOT EXISTS (SELECT FROM {{messages}} m
+        WHERE m.session = s.id AND m.message_id = ANY(%(ids)s::text[]))
+"""
+_LOCK = (
+    f"SELECT {SESSION_COLUMNS} FROM {{sessions}} s "
+    "WHERE s.user_id = %(user_id)s AND s.session_id = %(session_id)s FOR UPDATE"
+)
+_OF = (
+    "m.session = (SELECT s.id FROM {sessions} s "
+    "WHERE s.user_id = %(user_id)s AND s.session_id = %(session_id)s)"
+)
+_COLUMNS = (
+    "user_id", "session_id", "create_time", "update_time", "version", "message_count", "last_time",
+    "ttl", "expires_at", "title", "summary", "metadata", "metadata_exact",
+)  # fmt: skip
+
+
+class Writer:
+    """The writing primitives over one layout."""
+
+    def __init__(self, layout: Layout, reader: Reader) -> None:
+        fill = layout.fill
+        self._reader = reader
+        self._append = {
+            # A session that must not be there; one at any version; one at the version given.
+            0: fill(_APPEND.format_map(_Keep(on_conflict="DO NOTHING"))),
+            None: fill(_APPEND.format_map(_Keep(on_conflict="DO UPDATE " + _UPDATE))),
+        }
+        self._append_at = fill(
+            "WITH written AS (UPDATE {sessions} AS s "
+            + _UPDATE
+            + "AND s.user_id = %(user_id)s AND s.session_id = %(session_id)s "
+            "AND s.version = %(version)s RETURNING s.*" + _APPEND[_APPEND.index("\n), inserted") :]
+        )
+        self._lock = fill(_LOCK)
+        self._clock = fill("SELECT {now}")
+        self._touched = fill(
+            f"SELECT {MESSAGE_COLUMNS} FROM {{messages}} m "
+            f"WHERE {_OF} AND m.message_id = ANY(%(ids)s::text[])"
+        )
+        self._all = fill(
+            f"SELECT {MESSAGE_COLUMNS} FROM {{messages}} m "
+            f"WHERE {_OF} ORDER BY m.create_time, m.message_id"
+        )
+        self._positions = fill(
+            f"SELECT m.create_time, m.message_id FROM {{messages}} m "
+            f"WHERE {_OF} AND m.message_id = ANY(%(ids)s::text[])"
+        )
+        self._through = fill(
+            f"SELECT count(*) FROM {{messages}} m "
+            f"WHERE {_OF} AND (m.create_time, m.message_id) <= (%(time)s, %(id)s)"
+        )
+        self._delete_through = fill(
+            f"DELETE FROM {{messages}} m "
+            f"WHERE {_OF} AND (m.create_time, m.message_id) <= (%(time)s, %(id)s)"
+        )
+        self._delete_all = fill("DELETE FROM {messages} m WHERE m.session = %(id)s")
+        self._delete = fill(
+            f"DELETE FROM {{messages}} m WHERE {_OF} AND m.message_id = ANY(%(ids)s)"
+        )
+        self._begin = fill(
+            f"INSERT INTO {{sessions}} ({', '.join(_COLUMNS)}) "
+            f"VALUES ({', '.join(f'%({name})s' for name in _COLUMNS)})"
+        )
+        self._update = fill(
+            f"UPDATE {{sessions}} SET {', '.join(f'{name} = %({name})s' for name in _COLUMNS[2:])} "
+            "WHERE user_id = %(user_id)s AND session_id = %(session_id)s"
+        )
+        self._insert = fill(
+            "INSERT INTO {messages} "
+            "(session, create_time, message_id, user_id, pinned, body, exact) "
+            "SELECT s.id, m.time, m.id, s.user_id, m.pinned, m.body::jsonb, "
+            "(CASE m.exact WHEN '' THEN m.body ELSE m.exact END)::json FROM {sessions} s, "
+            "unnest(%(times)s::bigint[], %(ids)s::text[], %(pinned)s::boolean[], "
+            "%(bodies)s::text[], %(exacts)s::text[]) AS m (time, id, pinned, body, exact) "
+            "WHERE s.user_id = %(user_id)s AND s.session_id = %(session_id)s"
+        )
+
+    # -- the primitives ----------------------------------------------------------------------
+
+    def commit(self, key: Key, change: Change) -> Steps[Outcome]:
+        return (yield from self._commit(key, change, None))[0]
+
+    def commit_and_read(
+        self, key: Key, change: Change, query: MessageQuery
+    ) -> Steps[tuple[Outcome, Read]]:
+        outcome, read = yield from self._commit(key, change, query)
+        if read is None:
+            read = yield from self._reader.read(key, query)
+        return outcome, read
+
+    def rewrite(self, key: Key, decide: Decide, ids: Sequence[str] | None) -> Steps[Outcome]:
+        """Lock, read, decide and write in one transaction: appenders wait meanwhile."""
+
+        def program() -> Steps[Outcome]:
+            values = key_values(key)
+            if ids is None:
+                reading = (self._all, values)
+            else:
+                reading = (self._touched, {**values, "ids": [escape_text(mid) for mid in ids]})
+            heads, ((now,),), rows = yield lambda transaction: transaction.read(
+                (self._lock, values), (self._clock, None), reading
+            )
+            head = SessionRow(*heads[0]).head() if heads else None
+            if head is not None and is_expired(head.session, now):
+                head, rows = None, []
+            session = head.session if head else None
+            messages = [message_of(key, *row) for row in rows]
+            change = decide(Snapshot(session, messages))
+            if change is None:
+                return Outcome(session, [], 0)
+            return (yield from self._template(key, change, encode_bodies(change, MAX_BODY)))
+
+        outcome: Outcome = yield lambda client: client.transaction(program, key.user_id)
+        return outcome
+
+    # -- the one statement -------------------------------------------------------------------
+
+    def _commit(
+        self, key: Key, change: Change, query: MessageQuery | None
+    ) -> Steps[tuple[Outcome, Read | None]]:
+        bodies = encode_bodies(change, MAX_BODY)
+        if _only_appends(change):
+            messages = list({m.message_id: m for m in change.append}.values())
+            statements = [self._statement(key, change, messages, bodies)]
+            if query is not None and query.where is None:
+                statements.append(self._reader.statement(key, query, query.after, query.limit))
+            results = yield lambda client: client.attempt(*statements, user_id=key.user_id)
+            if results and results[0]:
+                outcome = _outcome(change, messages, SessionRow(*results[0][0]))
+                if len(statements) == 1:
+                    return outcome, None
+                assert query is not None
+                return outcome, self._reader.parse(key, query, results[1])[0]
+        outcome = yield lambda client: client.transaction(
+            lambda: self._template(key, change, bodies), key.user_id
+        )
+        return outcome, None
+
+    def _statement(
+        self, key: Key, change: Change, messages: list[Message], bodies: Mapping[str, bytes]
+    ) -> tuple[str, dict[str, Any]]:
+        values = {
+            **key_values(key),
+            **_columns(messages, bodies),
+            "count": len(messages),
+            "ttl": change.ttl,
+            "default_ttl": change.default_ttl,
+            "version": change.if_version,
+        }
+        return self._append.get(change.if_version, self._append_at), values
+
+    # -- the template ------------------------------------------------------------------------
+
+    def _template(self, key: Key, change: Change, bodies: Mapping[str, bytes]) -> Steps[Outcome]:
+        values = key_values(key)
+        clock: list[int] = []
+        row: SessionRow | None = None
+        expired = False
+
+        def load() -> Steps[Loaded]:
+            nonlocal row, expired
+            appended = [escape_text(m.message_id) for m in change.append]
+            others = [escape_text(m.message_id) for m in change.put]
+            others += map(escape_text, change.delete)
+            through = change.delete_through or Position(-1, "")
+            rows, ((now,),), found, positions, ((count,),) = yield lambda tx: tx.read(
+                (self._lock, values),
+                (self._clock, None),
+                (self._touched, {**values, "ids": appended}),
+                (self._positions, {**values, "ids": others}),
+                (self._through, {**values, **_position(through)}),
+            )
+            clock.append(now)
+            row = SessionRow(*rows[0]) if rows else None
+            if row is None:
+                return Loaded(None, {}, {})
+            expired = row.expires_at is not None and row.expires_at <= now
+            if expired:
+                return Loaded(None, {}, {})
+            stored: list[Message | CorruptRecordError] = [message_of(key, *one) for one in found]
+            at = [Position(time, unescape_text(mid)) for time, mid in positions]
+            return Loaded(
+                row.head(),
+                {str(message.message_id): message for message in stored},
+                {position.message_id: position for position in at},
+                count,
+            )
+
+        def apply(plan: Plan, _: Mapping[str, bytes]) -> Steps[None]:
+            assert plan.head is not None  # a plan that changes something has one
+            written = session_values(plan.head)
+            statements: list[tuple[str, Any]] = []
+            if row is not None and expired:
+                statements.append((self._delete_all, {"id": row.id}))
+            statements.append((self._update if row else self._begin, written))
+            if change.delete_through is not None and not expired:
+                statements.append(
+                    (self._delete_through, {**values, **_position(change.delete_through)})
+                )
+            removed = [*plan.delete, *(m.message_id for m in plan.overwrite)]
+            if removed:
+                ids = [escape_text(mid) for mid in removed]
+                statements.append((self._delete, {**values, "ids": ids}))
+            if messages := plan.insert + plan.overwrite:
+                times = [m.create_time for m in messages]
+                statements.append(
+                    (self._insert, {**values, **_columns(messages, bodies), "times": times})
+                )
+            yield lambda tx: tx.write(*statements)
+
+        return (
+            yield from commit(
+                key, change, clock=lambda: clock[-1], load=load, apply=apply, bodies=bodies
+            )
+        )
+
+
+class _Keep(dict[str, str]):
+    """For filling in some of a text's braces, and leaving the others."""
+
+    def __missing__(self, name: str) -> str:
+        return f"{{{name}}}"
+
+
+def _only_appends(change: Change) -> bool:
+    return (
+        bool(change.append)
+        and change.create
+        and not (change.put or change.delete or change.delete_through or change.session is not None)
+    )
+
+
+def _position(position: Position) -> dict[str, Any]:
+    return {"time": position.create_time, "id": escape_text(position.message_id)}
+
+
+def _columns(messages: list[Message], bodies: Mapping[str, bytes]) -> dict[str, list[Any]]:
+    """The columns of message rows, as arrays."""
+    packed = [pack(bodies[m.message_id]) for m in messages]
+    return {
+        "ids": [escape_text(m.message_id) for m in messages],
+        "pinned": [is_pinned(m.role) for m in messages],
+        "bodies": [body for body, _ in packed],
+        "exacts": [exact for _, exact in packed],
+    }
+
+
+def _outcome(change: Change, messages: list[Message], row: SessionRow) -> Outcome:
+    """What the one statement did."""
+    first = row.last_time - len(messages) + 1
+    stored = {m.message_id: at_time(m, first + i) for i, m in enumerate(messages)}
+    return Outcome(row.head().session, [stored[m.message_id] for m in change.append], 0)

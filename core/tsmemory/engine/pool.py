@@ -1,0 +1,223 @@
+"""Pools of connections, sync and async, that no interrupt and no cancellation can use up.
+
+A lease is counted by an object that lives in the frame which holds it. Whatever ends that frame,
+at any instruction, ends the lease: there is no counter that could stay raised.
+
+1. A lease waits until fewer than `size` are out, then takes the connection that was used last, or
+   opens one.
+2. A connection whose use ended well goes back. One whose use ended by an interrupt or a
+   cancellation is closed, and one that `usable` refuses: it may be in the middle of a reply.
+3. A connection that broke takes the idle ones with it: they led to the same server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Generic, TypeVar
+from weakref import WeakSet
+
+from tsmemory.errors import UnavailableError
+
+__all__ = ["AsyncPool", "Pool"]
+
+C = TypeVar("C")
+
+
+class _Lease:
+    """One connection in use."""
+
+    __slots__ = ("__weakref__",)
+
+
+class _Base(Generic[C]):
+    def __init__(self, usable: Callable[[C], bool], size: int, timeout: float) -> None:
+        self.size, self.timeout = size, timeout
+        self._usable = usable
+        self._idle: list[C] = []
+        self._leases: WeakSet[_Lease] = WeakSet()
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Connections that are open, idle or in use."""
+        return len(self._idle) + len(self._leases)
+
+    def _admit(self, lease: _Lease) -> C | None:
+        """Step 1: count the lease, and take a connection where one is idle."""
+        self._leases.add(lease)
+        return self._idle.pop() if self._idle else None
+
+    def _exhausted(self) -> UnavailableError:
+        return UnavailableError(
+            f"all {self.size} connections were in use for {self.timeout:.0f} s; "
+            "raise pool_size, or send fewer operations at once"
+        )
+
+
+class Pool(_Base[C]):
+    """Connections for threads.
+
+    Args:
+        connect: opens one.
+        disconnect: closes one; must not raise.
+        usable: whether one is between exchanges and can serve the next.
+        size: how many are open at most.
+        timeout: seconds that a lease waits for its turn.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], C],
+        disconnect: Callable[[C], None],
+        usable: Callable[[C], bool],
+        *,
+        size: int,
+        timeout: float,
+    ) -> None:
+        super().__init__(usable, size, timeout)
+        self._connect, self._disconnect = connect, disconnect
+        self._lock = threading.Lock()
+        self._waiters: deque[threading.Event] = deque()
+
+    @contextmanager
+    def lease(self) -> Iterator[C]:
+        """A connection for the length of a ``with``.
+
+        Raises:
+            UnavailableError: none became free in time.
+        """
+        lease, connection, finished, broken = _Lease(), None, False, False
+        try:
+            connection = self._acquire(lease)
+            if connection is None:
+                connection = self._connect()
+            yield connection
+            finished = True
+        except Exception:  # step 2: an error of the server leaves the connection usable
+            finished, broken = True, connection is None or not self._usable(connection)
+            raise
+        finally:
+            self._release(lease, connection, finished, broken)
+
+    def _acquire(self, lease: _Lease) -> C | None:
+        deadline = time.monotonic() + self.timeout
+        while True:
+            with self._lock:
+                if len(self._leases) < self.size:
+                    return self._admit(lease)
+                self._waiters.append(waiter := threading.Event())
+            left = deadline - time.monotonic()
+            # A lease that ended with its frame wakes nobody, so look again now and then.
+            if left <= 0 or not waiter.wait(min(left, 1.0)):
+                with self._lock:
+                    if waiter in self._waiters:
+                        self._waiters.remove(waiter)
+                if left <= 0:
+                    raise self._exhausted()
+
+    def _release(self, lease: _Lease, connection: C | None, finished: bool, broken: bool) -> None:
+        drop: list[C] = []
+        with self._lock:
+            if connection is not None:
+                keep = finished and not self._closed and self._usable(connection)
+                (self._idle if keep else drop).append(connection)
+            if broken:
+                drop += self._idle
+                self._idle.clear()
+            self._leases.discard(lease)
+            waiter = self._waiters.popleft() if self._waiters else None
+        if waiter is not None:
+            waiter.set()
+        for unwanted in drop:
+            self._disconnect(unwanted)
+
+    def close(self) -> None:
+        """Close the idle connections now, those in use when their use ends."""
+        with self._lock:
+            self._closed = True
+            drop, self._idle = self._idle, []
+        for connection in drop:
+            self._disconnect(connection)
+
+
+class AsyncPool(_Base[C]):
+    """Same as `Pool`, but for the tasks of one event loop."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[C]],
+        disconnect: Callable[[C], Awaitable[None]],
+        usable: Callable[[C], bool],
+        *,
+        size: int,
+        timeout: float,
+    ) -> None:
+        super().__init__(usable, size, timeout)
+        self._connect, self._disconnect = connect, disconnect
+        self._waiters: deque[asyncio.Future[None]] = deque()
+
+    @asynccontextmanager
+    async def lease(self) -> AsyncIterator[C]:
+        """Same as `Pool.lease`."""
+        lease, connection, finished, broken = _Lease(), None, False, False
+        try:
+            connection = await self._acquire(lease)
+            if connection is None:
+                connection = await self._connect()
+            yield connection
+            finished = True
+        except Exception:
+            finished, broken = True, connection is None or not self._usable(connection)
+            raise
+        finally:
+            await self._release(lease, connection, finished, broken)
+
+    async def _acquire(self, lease: _Lease) -> C | None:
+        deadline = time.monotonic() + self.timeout
+        while len(self._leases) >= self.size:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await asyncio.wait_for(waiter, max(0.0, deadline - time.monotonic()))
+            except asyncio.TimeoutError:
+                raise self._exhausted() from None
+            except asyncio.CancelledError:
+                self._wake()  # this one may have been woken: hand it on
+                raise
+            finally:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+        return self._admit(lease)
+
+    def _wake(self) -> None:
+        while self._waiters and len(self._leases) < self.size:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    async def _release(
+        self, lease: _Lease, connection: C | None, finished: bool, broken: bool
+    ) -> None:
+        drop: list[C] = []
+        if connection is not None:
+            keep = finished and not self._closed and self._usable(connection)
+            (self._idle if keep else drop).append(connection)
+        if broken:
+            drop += self._idle
+            self._idle.clear()
+        self._leases.discard(lease)
+        self._wake()
+        for unwanted in drop:
+            await self._disconnect(unwanted)
+
+    async def close(self) -> None:
+        """Same as `Pool.close`."""
+        self._closed = True
+        drop, self._idle = self._idle, []
+        for connection in drop:
+            await self._disconnect(connection)

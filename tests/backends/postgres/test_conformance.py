@@ -1,0 +1,32 @@
+"""The contract, over a server and through PgBouncer."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.backends.postgres.conftest import engine_on
+from tsmemory.backends.postgres import PostgresBackend
+from tsmemory.testing import BackendConformance, Engine, run_against_oracle
+from tsmemory.testing.servers.postgres import PgBouncer, PostgresServer
+
+
+class TestPostgres(BackendConformance):
+    @pytest.fixture
+    def engine(self, server: PostgresServer, prefix: str) -> Engine:
+        return engine_on(server.url, server, prefix)
+
+
+class TestThroughPgBouncer(BackendConformance):
+    @pytest.fixture
+    def engine(self, server: PostgresServer, bouncer: PgBouncer, prefix: str) -> Engine:
+        return engine_on(bouncer.url, server, prefix)
+
+
+def test_random_operations(server: PostgresServer, prefix: str) -> None:
+    def open_backend() -> PostgresBackend:
+        backend = PostgresBackend.from_url(server.url, prefix=prefix)
+        backend.run(backend.setup())
+        backend.run(backend.erase(None))
+        return backend
+
+    run_against_oracle(open_backend, examples=8)

@@ -20,7 +20,9 @@ from tsmemory.backends.postgres.maintenance import Maintenance
 from tsmemory.backends.postgres.reader import Reader
 from tsmemory.backends.postgres.rows import MAX_BODY
 from tsmemory.backends.postgres.writer import Writer
-from tsmemory.engine.contract import (
+from tsmemory.engine.contract import now_us
+from tsmemory.engine.network import NetworkBackend, Verdict
+from tsmemory.engine.records import (
     Capabilities,
     Change,
     Decide,
@@ -29,9 +31,7 @@ from tsmemory.engine.contract import (
     Outcome,
     Read,
     SessionQuery,
-    now_us,
 )
-from tsmemory.engine.network import NetworkBackend, Verdict
 from tsmemory.engine.steps import Steps
 from tsmemory.engine.urls import split_url
 from tsmemory.errors import (

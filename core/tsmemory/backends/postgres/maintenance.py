@@ -15,7 +15,7 @@ from tsmemory.backends.postgres.rows import (
     message_of,
     unescape_text,
 )
-from tsmemory.engine.contract import Key
+from tsmemory.engine.records import Key
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import BackendError, CorruptRecordError, UnavailableError
 from tsmemory.model import Erased, Problem, Stats

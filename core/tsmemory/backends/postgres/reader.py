@@ -16,7 +16,7 @@ from tsmemory.backends.postgres.rows import (
     escape_text,
     message_of,
 )
-from tsmemory.engine.contract import Key, MessageQuery, Position, Read, SessionQuery
+from tsmemory.engine.records import Key, MessageQuery, Position, Read, SessionQuery
 from tsmemory.engine.rows import passes, session_sort_key
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError

@@ -10,7 +10,7 @@ import msgspec
 
 from tsmemory.engine.codec import decode_message, decode_value, encode_value
 from tsmemory.engine.commit import Head
-from tsmemory.engine.contract import Key, Position
+from tsmemory.engine.records import Key, Position
 from tsmemory.engine.rows import corrupt_message, corrupt_session
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Message, Session

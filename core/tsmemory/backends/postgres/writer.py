@@ -46,7 +46,7 @@ from tsmemory.engine.commit import (
     encode_bodies,
     is_expired,
 )
-from tsmemory.engine.contract import (
+from tsmemory.engine.records import (
     Change,
     Decide,
     Key,

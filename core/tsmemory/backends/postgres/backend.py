@@ -21,7 +21,7 @@ from tsmemory.backends.postgres.reader import Reader
 from tsmemory.backends.postgres.rows import MAX_BODY
 from tsmemory.backends.postgres.writer import Writer
 from tsmemory.engine.contract import now_us
-from tsmemory.engine.network import NetworkBackend, Verdict
+from tsmemory.engine.network import ErrorClass, NetworkBackend
 from tsmemory.engine.records import (
     Capabilities,
     Change,
@@ -108,12 +108,7 @@ class PostgresBackend(NetworkBackend):
         self._wait = timeout or 30.0
         if client is not None and _is_async(client):
             client, async_client = None, client
-        super().__init__(
-            client=client and Client.around(client, self._settings, self._wait),
-            async_client=async_client
-            and AsyncClient.around(async_client, self._settings, self._wait),
-            retry_for=retry_for,
-        )
+        super().__init__(client=client, async_client=async_client, retry_for=retry_for)
         self._reader = Reader(self.layout)
         self._writer = Writer(self.layout, self._reader)
         self._maintenance = Maintenance(
@@ -166,27 +161,33 @@ class PostgresBackend(NetworkBackend):
     async def _adisconnect(self, client: AsyncClient) -> None:
         await client.close()
 
-    def _judge(self, error: Exception) -> Verdict:
+    def _adopt(self, ready: Any) -> Client:
+        return Client.around(ready, self._settings, self._wait)
+
+    def _aadopt(self, ready: Any) -> AsyncClient:
+        return AsyncClient.around(ready, self._settings, self._wait)
+
+    def _classify(self, error: Exception) -> ErrorClass:
         if not isinstance(error, psycopg.Error):
             # A caller's pool has errors of its own, subclasses of psycopg's.
-            return Verdict(None)
+            return ErrorClass(None)
         state = error.sqlstate or ""
         says = error.diag.message_primary or str(error).partition("\n")[0]
         text = f"PostgreSQL: {says}" + (f" ({state})" if state else "")
         if state.startswith("28"):
-            return Verdict(AuthenticationError(text))
+            return ErrorClass(AuthenticationError(text))
         if state.startswith(_TIMED_OUT):
-            return Verdict(TimeoutError(text), again=True)
+            return ErrorClass(TimeoutError(text), again=True)
         if state.startswith(_UNDEFINED):
-            return Verdict(UnavailableError(f"{text}; has setup() created the tables?"))
+            return ErrorClass(UnavailableError(f"{text}; has setup() created the tables?"))
         lost = not state and isinstance(error, psycopg.OperationalError)
         if lost and "authentication" in says:
-            return Verdict(AuthenticationError(text))
+            return ErrorClass(AuthenticationError(text))
         if lost or state.startswith(_UNAVAILABLE):
-            return Verdict(UnavailableError(text), again=True)
+            return ErrorClass(UnavailableError(text), again=True)
         if isinstance(error, psycopg.errors.UniqueViolation):
-            return Verdict(UnavailableError(text), again=True)  # step 5 of `writer`
-        return Verdict(BackendError(text))
+            return ErrorClass(UnavailableError(text), again=True)  # step 5 of `writer`
+        return ErrorClass(BackendError(text))
 
     # -- the primitives ----------------------------------------------------------------------
 

@@ -1,19 +1,32 @@
-"""From a URL to a store: which scheme is which engine's, and nothing of any engine."""
+"""From a URL to a store: which scheme is which backend's, and nothing of any engine.
+
+Our own backends are in `SCHEMES`. Another distribution registers a scheme by an entry point of the
+group ``tsmemory.backends``, whose name is the scheme and whose value is the backend's class::
+
+    [project.entry-points."tsmemory.backends"]
+    myengine = "my_package.backend:MyBackend"
+
+The class has ``from_url(url, **options)``. A scheme of ours cannot be taken over.
+"""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any, Protocol, cast
-from urllib.parse import urlsplit
 
 from tsmemory.engine.contract import Backend
-from tsmemory.errors import InvalidInputError, MissingDependencyError
+from tsmemory.engine.urls import scheme_of
+from tsmemory.errors import InvalidInputError, MissingDependencyError, TSMemoryError
 from tsmemory.store import Store
 
-__all__ = ["SCHEMES", "open_store"]
+__all__ = ["ENTRY_POINTS", "SCHEMES", "open_store"]
+
+ENTRY_POINTS = "tsmemory.backends"
+"""The group of entry points by which other distributions register URL schemes."""
 
 _POSTGRES = ("tsmemory.backends.postgres", "PostgresBackend", "postgres")
 _REDIS = ("tsmemory.backends.redis", "RedisBackend", "redis")
+_POSTGRES = ("tsmemory.backends.postgres", "PostgresBackend", "postgres")
 _ZERODB = ("tsmemory.backends.zerodb", "ZeroDBBackend", "zerodb")
 _TABLESTORE = ("tsmemory.backends.tablestore", "TablestoreBackend", "tablestore")
 
@@ -30,6 +43,12 @@ SCHEMES: dict[str, tuple[str, str, str | None]] = {
     "rediss+sentinel": _REDIS,
     "redis+cluster": _REDIS,
     "rediss+cluster": _REDIS,
+    "valkey": _REDIS,
+    "valkeys": _REDIS,
+    "valkey+sentinel": _REDIS,
+    "valkeys+sentinel": _REDIS,
+    "valkey+cluster": _REDIS,
+    "valkeys+cluster": _REDIS,
     "tablestore+http": _TABLESTORE,
     "tablestore+https": _TABLESTORE,
     "zerodb": _ZERODB,
@@ -44,34 +63,54 @@ class _FromURL(Protocol):
 
 
 def open_store(url: str, *, ttl: float | None = None, **options: Any) -> Store:
-    """Open the store at `url`. No I/O, except where an engine's page says so.
+    """Open the store at `url`. No I/O, except where a backend's page says so.
 
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute/path.db``, ``memory:``, or one of
-            another engine (`SCHEMES`); its options may follow, as ``?durability=normal``.
+            another backend (`SCHEMES`); its options may follow, as ``?durability=normal``.
         ttl: seconds; the time to live of sessions that begin here. None: they stay.
-        options: the engine's options by name; they win over those in the URL.
+        options: the backend's options by name; they take precedence over those in the URL.
 
     Raises:
         InvalidInputError: an unknown scheme or option, named; the URL is not repeated, for it may
             hold a password.
-        MissingDependencyError: the engine's driver is not installed; names the extra.
+        MissingDependencyError: the backend's driver is not installed; names the extra.
     """
     if not isinstance(url, str):
         raise InvalidInputError(f"open_store takes a URL, not {type(url).__name__}")
-    scheme = urlsplit(url).scheme if ":" in url else ""
-    if scheme not in SCHEMES:
-        raise InvalidInputError(
-            f"no engine for the scheme {scheme!r}; one of {', '.join(sorted(SCHEMES))}, "
-            "as in sqlite:///chat.db"
-        )
+    scheme = scheme_of(url)
+    backend_class = _built_in(scheme) if scheme in SCHEMES else _registered(scheme, url)
+    try:
+        backend = backend_class.from_url(url, **options)
+    except (TSMemoryError, TypeError):
+        raise
+    except ValueError:
+        # A parser's own error: it may quote the URL.
+        raise InvalidInputError(f"{scheme}: the URL does not read") from None
+    return Store(backend, ttl=ttl)
+
+
+def _built_in(scheme: str) -> _FromURL:
     module, name, extra = SCHEMES[scheme]
     try:
-        engine = cast("_FromURL", getattr(importlib.import_module(module), name))
+        return cast("_FromURL", getattr(importlib.import_module(module), name))
     except ModuleNotFoundError as error:
         if extra is None or (error.name or "").startswith("tsmemory"):
             raise
         raise MissingDependencyError(
             f'{scheme}: needs {error.name}; pip install "tsmemory[{extra}]"'
         ) from error
-    return Store(engine.from_url(url, **options), ttl=ttl)
+
+
+def _registered(scheme: str, url: str) -> _FromURL:
+    """The backend class that another distribution registered for `scheme`."""
+    from importlib.metadata import entry_points  # slow, and needed only here
+
+    found = {point.name.lower(): point for point in entry_points(group=ENTRY_POINTS)}
+    if scheme in found:
+        return cast("_FromURL", found[scheme].load())
+    named = f" {scheme!r}" if scheme and "@" not in url else ""
+    raise InvalidInputError(
+        f"no backend for the URL's scheme{named}; one of {', '.join(sorted({*SCHEMES, *found}))}, "
+        "as in sqlite:///chat.db"
+    )

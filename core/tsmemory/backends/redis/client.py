@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 import redis
@@ -26,7 +26,7 @@ import redis.sentinel
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tsmemory.engine.urls import split_url
+from tsmemory.engine.urls import StoreURL, scheme_of, split_url
 from tsmemory.errors import InvalidInputError
 
 _sync: Any = redis  # typed in part only, and differently from release to release
@@ -177,7 +177,7 @@ def read_url(url: str, options: dict[str, Any]) -> tuple[Target, dict[str, Any]]
         InvalidInputError: an unknown scheme or option, or a part that does not read. The URL is
             not repeated: it may hold a password.
     """
-    scheme = urlsplit(url).scheme
+    scheme = scheme_of(url)
     if scheme not in _SCHEMES:
         raise InvalidInputError(f"a Redis URL begins with one of {', '.join(_SCHEMES)}")
     known = {**_CONNECTION, **_OWN}
@@ -186,7 +186,7 @@ def read_url(url: str, options: dict[str, Any]) -> tuple[Target, dict[str, Any]]
     parts, found = split_url(url, known, options)
     if parts.fragment:
         raise InvalidInputError(f"{scheme}: write a # as %23")
-    credentials, _, address = parts.netloc.rpartition("@")
+    credentials = parts.netloc.rpartition("@")[0]
     connection = dict(_DEFAULTS)
     user, _, password = credentials.partition(":")
     if user:
@@ -219,24 +219,20 @@ def read_url(url: str, options: dict[str, Any]) -> tuple[Target, dict[str, Any]]
         raise InvalidInputError(f"{scheme}: {wrong[0]} is for rediss URLs")
     target = Target(
         scheme=scheme,
-        nodes=[] if scheme == "unix" else _nodes(scheme, address, 26379 if service else 6379),
+        nodes=[] if scheme == "unix" else _nodes(parts, 26379 if service else 6379),
         socket=unquote(parts.path) if scheme == "unix" else None,
         service=service,
         connection=connection,
         sentinel=sentinel,
         max_connections=found.get("max_connections", 50),
     )
-    if scheme == "unix" and (address or not target.socket):
+    if scheme == "unix" and (parts.hostname or not target.socket):
         raise InvalidInputError("unix: three slashes and the socket's path, as unix:///run/r.sock")
     return target, own
 
 
-def _nodes(scheme: str, address: str, port: int) -> list[tuple[str, int]]:
-    try:
-        parts = [urlsplit(f"//{one}") for one in (address or "localhost").split(",")]
-        nodes = [(one.hostname or "localhost", one.port or port) for one in parts]
-    except ValueError:
-        raise InvalidInputError(f"{scheme}: a port is a number from 1 to 65535") from None
-    if len(nodes) > 1 and "+" not in scheme:
-        raise InvalidInputError(f"{scheme}: one host; several are for {scheme}+cluster")
+def _nodes(parts: StoreURL, port: int) -> list[tuple[str, int]]:
+    nodes = [(host or "localhost", given or port) for host, given in parts.hosts]
+    if len(nodes) > 1 and "+" not in parts.scheme:
+        raise InvalidInputError(f"{parts.scheme}: one host; several are for {parts.scheme}+cluster")
     return nodes

@@ -15,6 +15,7 @@ import urllib3.exceptions
 from tsmemory import errors
 from tsmemory.backends.tablestore.sdk import CHECK_FAILED, sdk
 from tsmemory.engine.network import ErrorClass, NetworkBackend
+from tsmemory.engine.urls import parse_url
 from tsmemory.errors import InvalidInputError, TSMemoryError
 
 # The SDK logs as errors what is none here: a row condition that did not hold, a table not yet made.
@@ -52,7 +53,7 @@ def endpoint_of(url: str) -> tuple[str, str | None, str | None, str | None]:
     Raises:
         InvalidInputError: no host, or a path.
     """
-    parts = urlsplit(url)
+    parts = parse_url(url)
     if not parts.hostname or parts.path not in ("", "/") or parts.fragment:
         raise InvalidInputError(
             "a Tablestore URL is tablestore+https://instance.region.ots.aliyuncs.com, with options "

@@ -52,7 +52,7 @@ class StoreURL(NamedTuple):
     fragment: str
 
     def __repr__(self) -> str:
-        return f"StoreURL({redact_url(self._unsplit())!r})"
+        return f"StoreURL({redact_url(self.geturl())!r})"
 
     @property
     def username(self) -> str | None:
@@ -82,7 +82,8 @@ class StoreURL(NamedTuple):
         """The first host's port."""
         return self.hosts[0][1]
 
-    def _unsplit(self) -> str:
+    def geturl(self) -> str:
+        """The URL again, its secrets included: for a driver, never for a text."""
         query = f"?{self.query}" if self.query else ""
         fragment = f"#{self.fragment}" if self.fragment else ""
         slashes = "//" if self.netloc or self.path.startswith("/") else ""
@@ -168,7 +169,7 @@ def redact_url(url: str) -> str:
         query = urlencode(shown, quote_via=quote, safe="*/:", errors="surrogatepass")
     fragment = MASK if parts.fragment and parts.netloc else parts.fragment
     redacted = parts._replace(netloc=f"{user}{at}{address}", query=query, fragment=fragment)
-    return url if redacted == parts else redacted._unsplit()
+    return url if redacted == parts else redacted.geturl()
 
 
 def is_secret(name: str) -> bool:

@@ -65,7 +65,7 @@ def test_no_form_of_a_url_shows_its_secret(scheme: str) -> None:
 
 def test_a_password_of_any_characters_is_read_where_the_url_is_clear() -> None:
     parts = parse_url("redis://me:p@ss\uff1f日本@HOST:6380/1?db=2")
-    assert (parts.username, parts.password) == ("me", "p@ss\uff1f日本")
+    assert (parts.username, parts.password) == ("me", "p%40ss\uff1f日本")
     assert (parts.hostname, parts.port, parts.path, parts.query) == ("host", 6380, "/1", "db=2")
     assert parse_url("x://[::1]:5,b,c:7/").hosts == [("::1", 5), ("b", None), ("c", 7)]
     assert parse_url("sqlite:////home/a@b/c.db").path == "//home/a@b/c.db"

@@ -41,7 +41,7 @@ _ESCAPE_IT = (
 
 
 class StoreURL(NamedTuple):
-    """A URL in its parts, none of them decoded. ``repr`` shows no secret."""
+    """A URL in its parts, all of them percent-encoded. ``repr`` shows no secret."""
 
     scheme: str
     """In lower case."""
@@ -106,9 +106,10 @@ def parse_url(url: str) -> StoreURL:
     if match is None:
         raise InvalidInputError("not a URL: it has no scheme, as in sqlite:///chat.db")
     scheme = match["scheme"].lower()
-    parts = StoreURL(
-        scheme, match["netloc"] or "", match["path"], match["query"] or "", match["fragment"] or ""
-    )
+    user, at, address = (match["netloc"] or "").rpartition("@")
+    # Another parser, a driver's, may take the first @ as the end of the password.
+    netloc = user.replace("@", "%40") + at + address
+    parts = StoreURL(scheme, netloc, match["path"], match["query"] or "", match["fragment"] or "")
     if _is_ambiguous(parts, has_authority=match["netloc"] is not None):
         raise InvalidInputError(
             f"{scheme}: an '@' stands behind the host or in the path; {_ESCAPE_IT}"

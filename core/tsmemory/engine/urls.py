@@ -34,6 +34,7 @@ _PARTS = re.compile(
 _HOST = re.compile(
     r"(?:\[(?P<literal>[0-9A-Fa-f:.%]+)\]|(?P<name>[^\[\]:]*))(?::(?P<port>[0-9]{0,5}))?"
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DELIMITERS = frozenset("/?#@:")
 _ESCAPE_IT = (
     "percent-encode what is special in a user name, password or option (urllib.parse.quote)"
@@ -106,6 +107,8 @@ def parse_url(url: str) -> StoreURL:
     if match is None:
         raise InvalidInputError("not a URL: it has no scheme, as in sqlite:///chat.db")
     scheme = match["scheme"].lower()
+    if _CONTROL.search(url):  # at which a parser in C may end the URL
+        raise InvalidInputError(f"{scheme}: a control character in the URL; {_ESCAPE_IT}")
     user, at, address = (match["netloc"] or "").rpartition("@")
     # Another parser, a driver's, may take the first @ as the end of the password.
     netloc = user.replace("@", "%40") + at + address

@@ -131,6 +131,8 @@ def split_url(
         InvalidInputError: a URL as in `parse_url`, or an option that is unknown or does not read.
     """
     parts = parse_url(url)
+    if parts.fragment:
+        raise InvalidInputError(f"{parts.scheme}: no URL of a store has a fragment; write # as %23")
     known = ", ".join(sorted(readers)) or "none"
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     may_quote = not _holds_secret(parts, pairs)

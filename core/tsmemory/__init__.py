@@ -44,6 +44,7 @@ from tsmemory.model import (
 )
 from tsmemory.openai_format import from_openai, to_openai
 from tsmemory.registry import open_store
+from tsmemory.search import SearchHit, SessionHit
 from tsmemory.store import Store
 from tsmemory.window import Window, count_tokens
 
@@ -66,7 +67,9 @@ __all__ = [
     "NotFoundError",
     "Page",
     "Problem",
+    "SearchHit",
     "Session",
+    "SessionHit",
     "Stats",
     "Store",
     "TSMemoryError",

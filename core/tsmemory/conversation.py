@@ -26,6 +26,7 @@ from tsmemory.model import (
     ToolCall,
     WindowReport,
 )
+from tsmemory.searching import ConversationSearch
 from tsmemory.times import Time
 from tsmemory.usecases import OnError, Order, Where
 from tsmemory.usecases.arguments import PAGE
@@ -34,7 +35,7 @@ from tsmemory.window import Window
 __all__ = ["Conversation"]
 
 
-class Conversation(AsyncConversation):
+class Conversation(AsyncConversation, ConversationSearch):
     """One session of a store: a handle, made by `Store.conversation`. Making one does no I/O.
 
     ``steps`` has every operation as typed steps, to compose with ``yield from`` and run with

@@ -15,7 +15,7 @@ from tsmemory.conversation import Conversation
 from tsmemory.engine.contract import Backend
 from tsmemory.engine.records import UNSET, Unset
 from tsmemory.model import Erased, Id, Message, Page, Problem, Session, Stats
-from tsmemory.runner import Runner
+from tsmemory.searching import StoreSearch
 from tsmemory.times import Time
 from tsmemory.usecases import OnError, Order, StoreSteps, Where
 from tsmemory.usecases.arguments import PAGE
@@ -23,7 +23,7 @@ from tsmemory.usecases.arguments import PAGE
 __all__ = ["Store"]
 
 
-class Store(Runner):
+class Store(StoreSearch):
     """Conversations in one engine. Open one with `open_store`, or on a backend of yours.
 
     Args:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsmemory import InvalidInputError, Message, ToolCall
+from tsmemory import InvalidInputError, Message, ToolCall, open_store
 from tsmemory.engine.search import (
     MAX_QUERY_CHARACTERS,
     MAX_TERMS,
@@ -158,3 +160,32 @@ def test_any_text_is_a_query_or_refused(text: str, query: str) -> None:
         return
     for start, end in spans(text, parsed):
         assert 0 <= start < end <= len(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        ("", {}),
+        ("-a", {}),
+        ("x" * 5000, {}),
+        ("a", {"limit": 0}),
+        ("a", {"around": -1}),
+        ("a", {"kinds": "everything"}),
+        ("a", {"kinds": ()}),
+        ("a", {"order": "best"}),
+        ("a", {"match": "some"}),
+        ("a", {"cursor": "abc"}),
+        ("a", {"cursor": "WyJzZWFyY2gtcmVjZW50IiwxXQ"}),
+        ("a", {"user_id": None}),
+        ("a", {"role": 7}),
+        ("a", {"role": [7]}),
+        ("a", {"created_from": "yesterday"}),
+        ("a", {"where": 7}),
+        ("a", {"on_error": "ignore"}),
+    ],
+)
+def test_searches_that_are_refused(text: str, arguments: dict[str, Any]) -> None:
+    with open_store("memory:") as store:
+        store.conversation("s", user_id="u").append(Message.user("a"))
+        with pytest.raises(InvalidInputError):
+            store.search_messages(text, **arguments)

@@ -29,6 +29,7 @@ from tsmemory import (
     where,
 )
 from tsmemory.testing._harness import Colour, Engine
+from tsmemory.testing.search_conformance import SearchConformance
 
 __all__ = ["HOSTILE_IDS", "BackendConformance"]
 
@@ -110,7 +111,7 @@ def _say(*texts: str, **fields: Any) -> list[Message]:
     return [Message.user(text, **fields) for text in texts]
 
 
-class BackendConformance:
+class BackendConformance(SearchConformance):
     """Subclass, and define the fixture ``engine`` (an `Engine` on fresh, empty storage)."""
 
     expected_failures: ClassVar[Mapping[str, str]] = {}

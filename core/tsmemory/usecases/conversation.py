@@ -39,6 +39,7 @@ from tsmemory.model import (
 from tsmemory.times import MAX_TIME, Time, micros
 from tsmemory.usecases.arguments import PAGE, OnError, Order, Where, descending, usable, whole
 from tsmemory.usecases.rewriting import check_duplicates, check_unique, replacement
+from tsmemory.usecases.search import ConversationSearchSteps
 from tsmemory.window import Window, as_window, cut
 
 __all__ = ["Appended", "ConversationSteps"]
@@ -60,7 +61,7 @@ class Appended(NamedTuple):
     window: WindowReport
 
 
-class ConversationSteps:
+class ConversationSteps(ConversationSearchSteps):
     """Same as the operations of `Conversation`, as steps to compose and run.
 
     Args:

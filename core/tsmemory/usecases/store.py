@@ -10,11 +10,12 @@ from tsmemory.filters import as_filter
 from tsmemory.model import Erased, Id, Page, Problem, Session, Stats
 from tsmemory.times import Time, micros
 from tsmemory.usecases.arguments import PAGE, OnError, Order, Where, descending, usable
+from tsmemory.usecases.search import SearchSteps
 
 __all__ = ["StoreSteps"]
 
 
-class StoreSteps:
+class StoreSteps(SearchSteps):
     """Same as the operations of `Store`, as steps to compose and run."""
 
     __slots__ = ("backend",)

@@ -81,7 +81,8 @@ def proxy(request: pytest.FixtureRequest, server: PostgresServer) -> Iterator[Co
 
 
 def test_round_trips(proxy: CountingProxy, prefix: str) -> None:
-    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?prepare=false"  # preparing one takes a trip
+    # To prepare a statement takes one trip, once for each connection: not counted here.
+    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?prepare=false"
     with Store(PostgresBackend.from_url(url, prefix=prefix)) as store:
         store.setup()
         store.setup()
@@ -139,7 +140,7 @@ def fill(server: PostgresServer, prefix: str, sessions: int, messages: int) -> N
         )
         connection.execute(
             f"INSERT INTO {prefix}messages "
-            "SELECT s.id, i, 'm' || i, 'u', i = 1, '{\"role\": \"user\", \"content\": \"hello\"}' "
+            'SELECT s.id, i, \'m\' || i, \'u\', i = 1, \'{"role": "user", "content": "hello"}\' '
             f"FROM {prefix}sessions s, generate_series(1, %s) i WHERE s.session_id = 's'",
             [messages],
         )

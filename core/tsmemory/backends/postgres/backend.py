@@ -181,7 +181,8 @@ class PostgresBackend(NetworkBackend):
         if state.startswith(_UNDEFINED):
             return ErrorClass(UnavailableError(f"{text}; has setup() created the tables?"))
         lost = not state and isinstance(error, psycopg.OperationalError)
-        if lost and "authentication" in says:
+        # While connecting, libpq passes on the server's words, but no SQLSTATE.
+        if lost and any(word in says for word in ("authentication", "pg_hba.conf", "FATAL:  role")):
             return ErrorClass(AuthenticationError(text))
         if lost or state.startswith(_UNAVAILABLE):
             return ErrorClass(UnavailableError(text), again=True)

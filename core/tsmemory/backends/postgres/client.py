@@ -88,6 +88,11 @@ class _AsyncConnection(psycopg.AsyncConnection[Any]):
     behind_pooler = False
 
 
+def _bare(connection: Any) -> bool:
+    """Whether statements are their own transactions: not in one of the caller's."""
+    return bool(connection.autocommit) and connection.info.transaction_status == _IDLE
+
+
 def usable(connection: Any) -> bool:
     """Whether a connection is between transactions."""
     return not connection.closed and connection.info.transaction_status == _IDLE
@@ -175,10 +180,11 @@ class Client:
         """The results of the statements, in one round trip and one transaction."""
         with self._lease() as connection:
             prelude = self._settings.prelude(connection, user_id)
-            if connection.autocommit and not prelude and len(statements) == 1:
+            bare = _bare(connection)
+            if bare and not prelude and len(statements) == 1:
                 return [_rows(connection.execute(*statements[0]))]
             # What is sent before a pipeline's end is one transaction.
-            own = nullcontext() if connection.autocommit else connection.transaction()
+            own = nullcontext() if bare else connection.transaction()
             with connection.pipeline(), own:
                 sent = [connection.execute(*s) for s in (*prelude, *statements)]
             return [_rows(cursor) for cursor in sent[len(prelude) :]]
@@ -193,9 +199,10 @@ class Client:
     def transaction(self, program: Callable[[], Steps[T]], user_id: str | None = None) -> T:
         """Run a program (step 4) to its end, and commit."""
         with self._lease() as connection:
+            bare = _bare(connection)
             try:
                 with connection.pipeline() as pipeline:
-                    if not connection.autocommit:
+                    if not bare:
                         with connection.transaction():
                             return self._run(program, Transaction(connection, pipeline), user_id)
                     transaction = Transaction(connection, pipeline)
@@ -204,7 +211,7 @@ class Client:
                     transaction.write(("COMMIT", None))
                 return outcome
             except Exception:
-                if connection.autocommit and not connection.closed:
+                if bare and not connection.closed:
                     connection.rollback()
                 raise
 
@@ -259,9 +266,10 @@ class AsyncClient:
         """Same as `Client.fetch`."""
         async with self._lease() as connection:
             prelude = self._settings.prelude(connection, user_id)
-            if connection.autocommit and not prelude and len(statements) == 1:
+            bare = _bare(connection)
+            if bare and not prelude and len(statements) == 1:
                 return [await _arows(await connection.execute(*statements[0]))]
-            own = nullcontext() if connection.autocommit else connection.transaction()
+            own = nullcontext() if bare else connection.transaction()
             async with connection.pipeline(), own:
                 sent = [await connection.execute(*s) for s in (*prelude, *statements)]
             return [await _arows(cursor) for cursor in sent[len(prelude) :]]
@@ -276,10 +284,11 @@ class AsyncClient:
     async def transaction(self, program: Callable[[], Steps[T]], user_id: str | None = None) -> T:
         """Same as `Client.transaction`."""
         async with self._lease() as connection:
+            bare = _bare(connection)
             try:
                 async with connection.pipeline() as pipeline:
                     transaction = AsyncTransaction(connection, pipeline)
-                    if not connection.autocommit:
+                    if not bare:
                         async with connection.transaction():
                             return await self._run(program, transaction, user_id)
                     await transaction.write((_BEGIN, None))
@@ -287,7 +296,7 @@ class AsyncClient:
                     await transaction.write(("COMMIT", None))
                 return outcome
             except Exception:
-                if connection.autocommit and not connection.closed:
+                if bare and not connection.closed:
                     await connection.rollback()
                 raise
 

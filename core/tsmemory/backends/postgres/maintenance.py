@@ -20,8 +20,10 @@ from tsmemory.engine.steps import Steps
 from tsmemory.errors import BackendError, CorruptRecordError, UnavailableError
 from tsmemory.model import Erased, Problem, Stats
 
-__all__ = ["Maintenance"]
+__all__ = ["EXPIRED", "Maintenance"]
 
+EXPIRED = "s.expiry_minute <= {read_now} / 60000000 AND s.expires_at <= {read_now}"
+"""The minute for the index, the time for the rest of that minute."""
 _SLICE = 200  # sessions deleted per transaction
 _PAGE = 500  # rows verified per statement
 
@@ -109,8 +111,7 @@ class Maintenance:
         return (yield from self._erase(" AND ".join(clauses), values, user_id, "FOR UPDATE"))
 
     def purge_expired(self) -> Steps[Erased]:
-        condition = "s.expiry_minute <= {now} / 60000000 AND s.expires_at <= {now}"
-        return (yield from self._erase(condition, {}, None, "FOR UPDATE SKIP LOCKED"))
+        return (yield from self._erase(EXPIRED, {}, None, "FOR UPDATE SKIP LOCKED"))
 
     def _erase(
         self, condition: str, values: dict[str, Any], user_id: str | None, lock: str

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tsmemory import Message, Store, TSMemoryError, UnavailableError
 from tsmemory.backends.postgres import PostgresBackend
+from tsmemory.backends.postgres.maintenance import EXPIRED
 from tsmemory.backends.postgres.rows import escape_text, unescape_text
 from tsmemory.testing.servers.postgres import PgBouncer, PostgresServer
 

@@ -149,7 +149,7 @@ def test_errors_are_ours(server: PostgresServer, tables: str, prefix: str) -> No
         ("postgresql://h/d?timeout=x", "timeout"),
         ("postgresql://h/d?partitions=5000", "partitions"),
         ("postgresql://h/d?row_security=maybe", "row_security"),
-        ("postgresql://u:s3cret@[h/d", "URL"),
+        ("postgresql://u:s3cret@[h/d", "percent-encode"),
         ("postgresql://u:s3%cret@h/d", "percent-encoded"),
     ],
 )

@@ -47,7 +47,7 @@ _ATTEMPTS = 100
 _Dict: TypeAlias = dict[str, Any]
 _Place: TypeAlias = "tuple[int, str]"
 _START: _Place = (-1, "")
-_WHOLE = Window()
+_WHOLE = Window(system="in_place")
 
 
 class TSMemoryAsyncChatStore(AsyncDBChatStore):

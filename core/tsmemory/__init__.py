@@ -46,7 +46,7 @@ from tsmemory.openai_format import from_openai, to_openai
 from tsmemory.registry import open_store
 from tsmemory.search import SearchHit, SessionHit
 from tsmemory.store import Store
-from tsmemory.window import Window, count_tokens
+from tsmemory.window import Window, count_tokens, token_counter
 
 __all__ = [
     "UNSET",
@@ -84,5 +84,6 @@ __all__ = [
     "open_store",
     "redact_url",
     "to_openai",
+    "token_counter",
     "where",
 ]

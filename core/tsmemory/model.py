@@ -268,6 +268,10 @@ class WindowReport(msgspec.Struct, frozen=True):
     """Whether the session holds messages before the window that were not read."""
     tokens: int | None = None
     """The token counter's sum over `messages`; None where no counter was asked."""
+    stable: int = 0
+    """How many of `messages` begin the next view too, unless the start of the window moves: a
+    prompt cache's breakpoint belongs behind them. All with `Window.step`, else the leading
+    instructions."""
 
     def _repr_html_(self) -> str:
         return html.window(self)

@@ -515,9 +515,17 @@ class BackendConformance(SearchConformance):
         chat.append(Message.system("s1"), *_say("u1"), Message.developer("d1"))
         chat.append(*_say(*(f"u{i}" for i in range(2, 60))))
         chat.append(Message.system("s2"), *_say("last"))
-        assert _texts(chat.window(2)) == ["s1", "d1", "u59", "s2", "last"]
+        assert _texts(chat.window(2)) == ["s1", "d1", "s2", "u59", "last"]
         chat.delete_message(chat.list_messages().items[0].message_id)
-        assert _texts(chat.window(2)) == ["d1", "u59", "s2", "last"]
+        assert _texts(chat.window(2)) == ["d1", "s2", "u59", "last"]
+
+    def test_a_window_moves_in_steps(self, chat: Any) -> None:
+        chat.append(Message.system("s"), *_say(*(f"u{i}" for i in range(1, 60))))
+        for i in range(60, 76):
+            chat.append(*_say(f"u{i}"))
+            first = (i + 1 - 10) // 8 * 8  # of i + 1 messages, on every eighth
+            shown = chat.window(Window(last=10, step=8))
+            assert _texts(shown) == ["s", *(f"u{k}" for k in range(first, i + 1))]
 
     def test_a_window_walks_back_through_a_tool_loop(self, chat: Any) -> None:
         loop = [Message.user("go")]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -48,6 +48,7 @@ _MARGIN = 8
 """Messages read beyond a window's `last`, to find the user message that opens it without a second
 read: enough for 95 of 100 windows of 20 in the tau-bench airline dialogues."""
 _FIRST_READ = 64  # messages, where only a token budget says how many are needed
+Hide: TypeAlias = Callable[[Sequence[Message]], Container[str]]
 _END = Position(MAX_TIME + 1, "")
 
 
@@ -102,8 +103,12 @@ class ConversationSteps(ConversationSearchSteps):
         *,
         if_version: int | None = None,
         explain: bool = False,
+        hide: Hide | None = None,
     ) -> Steps[Appended]:
         """`append`, then `window` and the session's record: in one request where the backend can.
+
+        Args:
+            hide: as in `window`.
 
         Raises:
             ConflictError: as `Conversation.append`; nothing was written.
@@ -119,7 +124,7 @@ class ConversationSteps(ConversationSearchSteps):
         else:
             read = yield from self.backend.read(self.key, query)
             stored, session = [], (yield from self._session(read))
-        report = yield from self._cut(policy, query, read, explain)
+        report = yield from self._cut(policy, query, read, explain, hide)
         return Appended(stored, session, report)
 
     def _batch(self, messages: tuple[Any, ...], if_version: int | None) -> tuple[Message, ...]:
@@ -281,19 +286,28 @@ class ConversationSteps(ConversationSearchSteps):
     # -- reading -----------------------------------------------------------------------------
 
     def window(
-        self, last: Window | int | None = None, *, explain: bool = False
+        self,
+        last: Window | int | None = None,
+        *,
+        explain: bool = False,
+        hide: Hide | None = None,
     ) -> Steps[WindowReport]:
-        """Same as `Conversation.window`, but always the report; `explain`: with what is left
-        out."""
+        """Same as `Conversation.window`, but always the report.
+
+        Args:
+            explain: with what is left out.
+            hide: from the newest messages, in reading order, the ids of those that are not to be
+                shown. It is called again with more of them where they do not suffice.
+        """
         policy = as_window(last)
         if policy.last == 0:
             return WindowReport(MessageList(), [], older=False)
         query = _window_query(policy, session=policy.summary)
         read = yield from self.backend.read(self.key, query)
-        return (yield from self._cut(policy, query, read, explain))
+        return (yield from self._cut(policy, query, read, explain, hide))
 
     def _cut(
-        self, policy: Window, query: MessageQuery, read: Read, explain: bool
+        self, policy: Window, query: MessageQuery, read: Read, explain: bool, hide: Hide | None
     ) -> Steps[WindowReport]:
         """The view that `policy` makes of what was read, reading on while that is too little."""
         summary = None
@@ -303,8 +317,21 @@ class ConversationSteps(ConversationSearchSteps):
         pinned = [whole(row) for row in read.pinned]
         tail = [whole(row) for row in reversed(read.rows)]
         complete = query.limit is None or len(read.rows) < query.limit
+        total = read.total
+        if query.total and total is None and not complete:
+            record = yield from self._session(read)
+            total = record.message_count if record else None
         while True:
-            view = cut(tail, pinned, policy, complete=complete, summary=summary, explain=explain)
+            view = cut(
+                tail,
+                pinned,
+                policy,
+                complete=complete,
+                total=total,
+                summary=summary,
+                explain=explain,
+                hidden=hide(tail) if hide else (),
+            )
             if view is not None:
                 return view
             limit = max(len(tail), _FIRST_READ)
@@ -456,11 +483,15 @@ class ConversationSteps(ConversationSearchSteps):
 def _window_query(policy: Window, *, session: bool) -> MessageQuery:
     limit = None
     if policy.last is not None:
-        limit = policy.last + _MARGIN
+        limit = policy.last + (policy.step or 1) - 1 + _MARGIN
     elif policy.max_tokens is not None:
         limit = _FIRST_READ
     return MessageQuery(
-        limit=limit, descending=True, pinned=policy.system == "keep", session=session
+        limit=limit,
+        descending=True,
+        pinned=policy.system != "drop",
+        total=policy.step is not None,
+        session=session,
     )
 
 

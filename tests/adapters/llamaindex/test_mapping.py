@@ -363,15 +363,15 @@ def test_a_call_that_the_window_dropped_stays_dropped(store: Store) -> None:
         chat.delete()
         answer = ChatMessage(role="tool", content="1", additional_kwargs={"tool_call_id": "c1"})
         chat.append(to_neutral(ChatMessage(role="user", content="?")), to_neutral(caller))
-        chat.append(to_neutral(answer))
-        _, shown, result = map(from_neutral, chat.window(10))
+        chat.append(to_neutral(answer), to_neutral(ChatMessage(role="user", content="and?")))
+        _, shown, result, _ = map(from_neutral, chat.window(10))
         assert result == answer
         assert "c2" not in repr(shown)
         assert "c3" not in repr(shown)
         assert "c1" in repr(shown)
         assert [from_neutral(m) for m in chat.iter_messages()][1] == caller
-        chat.delete_message(chat.window(10)[-1].message_id)
-        _, shown = map(from_neutral, chat.window(10))
+        chat.delete_message(chat.window(10)[-2].message_id)
+        _, shown, _ = map(from_neutral, chat.window(10))
         assert shown.additional_kwargs == {}
         assert [type(b) for b in shown.blocks] == [TextBlock]
 

@@ -1,0 +1,295 @@
+"""The view: which part of a conversation a model is shown, as messages that it accepts."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Container, Sequence
+from typing import NamedTuple
+
+from tsmemory.model import LeftOut, Message, MessageList, WindowReport, is_pinned
+from tsmemory.window.calls import answered_ids, says_something
+from tsmemory.window.fit import Fit, fit
+from tsmemory.window.groups import Group, Groups, group
+from tsmemory.window.policy import Window
+from tsmemory.window.roles import merged, note, stub, summary_message
+from tsmemory.window.tokens import count_tokens, usage_factor
+
+__all__ = ["ORPHAN_REACH", "cut"]
+
+ORPHAN_REACH = 256
+"""How many messages before the cut are searched for the call that a result in it answers. Ours: a
+true orphan must not cost a read of the whole history at every call."""
+
+
+class _Part(NamedTuple):
+    """The part of a session that was read."""
+
+    messages: Sequence[Message]
+    offset: int
+    """The position of the first of them in the session."""
+    complete: bool
+    hidden: Container[str]
+
+    @property
+    def total(self) -> int:
+        return self.offset + len(self.messages)
+
+
+def cut(
+    tail: Sequence[Message],
+    pinned: Sequence[Message],
+    window: Window,
+    *,
+    complete: bool,
+    total: int | None = None,
+    summary: str | None = None,
+    explain: bool = True,
+    hidden: Container[str] = (),
+) -> WindowReport | None:
+    """The view that `window` makes of a conversation, or None where that takes more of it.
+
+    Args:
+        tail: its newest messages, in reading order.
+        pinned: its system and developer messages from before `tail`, in order.
+        complete: `tail` is the whole conversation.
+        total: how many messages the conversation has; needed for `Window.step` where `tail` is
+            not all of it.
+        summary: the session's, where the window asks for it.
+        explain: also name what is left out; without it the report's list is not whole.
+        hidden: ids of messages that are not part of what is shown (another branch's).
+    """
+    if window.last == 0:
+        return WindowReport(MessageList(), [], older=bool(tail))
+    offset = 0 if complete or total is None else max(0, total - len(tail))
+    part = _Part(tail, offset, complete, hidden)
+    floor = _floor(part, window)
+    if floor is None and window.max_tokens is None:
+        return None
+    users = [part.offset + i for i, m in enumerate(tail) if _opens(m, hidden)]
+    start = _start(users, floor, part, window)
+    if start is None and window.max_tokens is None:
+        return None
+    found = _groups(part, start, floor, window)
+    if found is None:
+        return None
+
+    lead: list[Message] = []
+    if window.system == "drop":
+        found = found._replace(groups=[g for g in found.groups if not g.pinned])
+    elif pinned:
+        seen = {m.message_id for m in tail}
+        lead = [m for m in pinned if m.message_id not in seen and says_something(m)]
+    about = [summary_message(summary)] if summary else []
+    chosen = _choose(found, users, start, floor, part, window, [*lead, *about])
+    if chosen is None:
+        return None
+    if window.system != "drop":
+        before = tail[: max(0, chosen.start - part.offset)]
+        lead += [m for m in before if is_pinned(m.role) and says_something(m)]
+        lead = [m for m in lead if m.message_id not in hidden]
+    view = _assemble(chosen, [*lead, *about], len(lead), window)
+    return _report(view, found.left_out, chosen, part, window, explain)
+
+
+# -- where the view begins -----------------------------------------------------------------------
+
+
+def _opens(message: Message, hidden: Container[str]) -> bool:
+    """Whether a view may begin at the message: the user says something in it."""
+    return (
+        message.role == "user"
+        and message.message_id not in hidden
+        and not answered_ids(message)
+        and says_something(message)
+    )
+
+
+def _floor(part: _Part, window: Window) -> int | None:
+    """The position of the cut that `last` and `step` ask for; None where it was not read."""
+    if window.last is None:
+        return 0 if part.complete else None
+    left = window.last
+    position = part.total
+    for message in reversed(part.messages):
+        position -= 1
+        if message.message_id not in part.hidden:
+            left -= 1
+            if left == 0:
+                break
+    if left:
+        return 0 if part.complete else None
+    if window.step is not None:
+        position -= position % window.step
+    return position if position >= part.offset else None
+
+
+def _start(users: list[int], floor: int | None, part: _Part, window: Window) -> int | None:
+    """The position at which the view begins: the newest user message at or before the cut; without
+    one, the first behind it. None where that was not read."""
+    if floor is None or window.start == "any" or window.everything:
+        return floor
+    k = bisect_right(users, floor)
+    if k:
+        return users[k - 1]
+    if not part.complete:
+        return None
+    return users[0] if users else floor
+
+
+def _groups(part: _Part, start: int | None, floor: int | None, window: Window) -> Groups | None:
+    """The groups of what was read, from as far before the cut as results look for their calls."""
+    first = part.offset
+    if start is not None and floor is not None and window.max_tokens is None:
+        first = max(first, min(start, floor - ORPHAN_REACH))
+    found = group(
+        part.messages[first - part.offset :],
+        first=first,
+        errors=window.unanswered == "error",
+        hidden=part.hidden,
+    )
+    if part.complete or floor is None or start is None or part.offset <= floor - ORPHAN_REACH:
+        return found
+    if any(position >= start for position in found.orphans):
+        return None
+    return found
+
+
+# -- what it shows -------------------------------------------------------------------------------
+
+
+def _choose(
+    found: Groups,
+    users: list[int],
+    start: int | None,
+    floor: int | None,
+    part: _Part,
+    window: Window,
+    fixed: list[Message],
+) -> Fit | None:
+    if window.tool_results is not None:
+        boundary = _stub_boundary(part, window, window.tool_results)
+        found = found._replace(groups=[_with_stubs(g, part, boundary) for g in found.groups])
+    if window.budget is not None:
+        count = window.token_counter
+        budget = window.budget
+        if count is count_tokens:
+            budget = int(budget / usage_factor(part.messages, count))
+        return fit(
+            found.groups,
+            users,
+            window,
+            budget=budget,
+            fixed=sum(map(count, fixed)),
+            floor=floor or 0,
+            complete=part.complete or (floor is not None and start is not None),
+        )
+    assert start is not None  # without a budget, `cut` has asked for more
+    shown = [g for g in found.groups if g.position >= start]
+    if not any(not g.pinned for g in shown):
+        # All that was asked for cannot be shown: show the newest that can.
+        bodies = [k for k, g in enumerate(found.groups) if not g.pinned]
+        if bodies:
+            shown = found.groups[bodies[-1] :]
+            start = shown[0].position
+        elif not part.complete:
+            return None
+    return Fit(shown, start)
+
+
+def _stub_boundary(part: _Part, window: Window, whole: int) -> int:
+    """The position before which tool results are stubs: it moves when the start does."""
+    total = part.total
+    if window.step is not None:
+        ahead = window.last or 0
+        total = 0 if total < ahead else (total - ahead) // window.step * window.step + ahead
+    if whole == 0:
+        return total
+    for i in range(min(len(part.messages), total - part.offset) - 1, -1, -1):
+        if part.messages[i].role in ("tool", "function"):
+            whole -= 1
+            if whole == 0:
+                return part.offset + i
+    return 0
+
+
+def _with_stubs(found: Group, part: _Part, boundary: int) -> Group:
+    if found.position >= boundary and found.position - len(found.messages) > boundary:
+        return found
+    old = {m.message_id for m in part.messages[: max(0, boundary - part.offset)]}
+    messages = [stub(m) if m.message_id in old else m for m in found.messages]
+    return found._replace(messages=messages)
+
+
+class _View(NamedTuple):
+    lead: list[Message]
+    body: list[Message]
+
+
+def _assemble(chosen: Fit, fixed: list[Message], leading: int, window: Window) -> _View:
+    """Put instructions where `Window.system` wants them; those of `fixed` lead, of which the first
+    `leading` are instructions and the rest is the summary."""
+    lead, about = fixed[:leading], fixed[leading:]
+    body: list[Message] = []
+    for shown in chosen.groups:
+        if not shown.pinned:
+            body += shown.messages
+        elif window.system == "lead" or (window.system == "keep" and not window.notes) or not body:
+            lead += shown.messages
+        else:
+            body += map(note, shown.messages) if window.notes else shown.messages
+    return _View([*lead, *about], body)
+
+
+def _report(
+    view: _View,
+    left_out: list[LeftOut],
+    chosen: Fit,
+    part: _Part,
+    window: Window,
+    explain: bool,
+) -> WindowReport:
+    lead, messages = view.lead, [*view.lead, *view.body]
+    if window.merge_roles:
+        lead, messages = merged(view.lead), merged(messages)
+    stable = len(lead)
+    if window.step is not None or window.everything:
+        stable = max(stable, len(messages) - window.merge_roles)
+    if explain:
+        left_out = _left_out(left_out, messages, view, chosen, part, window)
+    counted = window.max_tokens is not None
+    return WindowReport(
+        MessageList(messages),
+        left_out,
+        older=not part.complete,
+        tokens=sum(map(window.token_counter, messages)) if counted else None,
+        stable=stable,
+    )
+
+
+def _left_out(
+    left_out: list[LeftOut],
+    messages: list[Message],
+    view: _View,
+    chosen: Fit,
+    part: _Part,
+    window: Window,
+) -> list[LeftOut]:
+    """`left_out`, and what the cut left out, in reading order."""
+    shown = {m.message_id for m in (*messages, *view.lead, *view.body)}
+    named = shown | {m.message_id for m, _ in left_out}
+    whole = list(left_out)
+    for position, m in enumerate(part.messages, part.offset):
+        if m.message_id in named:
+            continue
+        if m.message_id in part.hidden:
+            reason = "not part of this branch"
+        elif window.system == "drop" and is_pinned(m.role):
+            reason = "instructions are not asked for"
+        elif window.max_tokens is None or position < (chosen.opening or 0):
+            reason = "before the window"
+        else:
+            reason = "before the window" if chosen.opening is None else "over max_tokens"
+        whole.append(LeftOut(m, reason))
+    order = {m.message_id: i for i, m in enumerate(part.messages)}
+    whole.sort(key=lambda out: order[out.message.message_id])
+    return whole

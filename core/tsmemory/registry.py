@@ -33,7 +33,7 @@ _TABLESTORE = ("tsmemory.backends.tablestore", "TablestoreBackend", "tablestore"
 SCHEMES: dict[str, tuple[str, str, str | None]] = {
     "memory": ("tsmemory.backends.memory", "MemoryBackend", None),
     "sqlite": ("tsmemory.backends.sqlite", "SQLiteBackend", None),
-    "jsonl": ("tsmemory.backends.jsonl", "JSONLBackend", "jsonl"),
+    "jsonl": ("tsmemory.backends.jsonl", "JSONLBackend", None),
     "postgres": _POSTGRES,
     "postgresql": _POSTGRES,
     "redis": _REDIS,

@@ -21,7 +21,7 @@ from tsmemory.store import Store
 __all__ = ["Check", "examine"]
 
 _TIMES = 7  # measurements of each kind; the median is told
-_DRIVERS = {"redis": "redis", "tablestore": "tablestore", "zerodb": "httpx", "jsonl": "filelock"}
+_DRIVERS = {"redis": "redis", "tablestore": "tablestore", "zerodb": "httpx"}
 
 
 class Check(NamedTuple):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 
-from tsmemory.engine.records import Key, Position, SessionQuery
+from tsmemory.engine.records import Key, MessageQuery, Position
 from tsmemory.errors import CorruptRecordError
 from tsmemory.filters import Filter
 from tsmemory.model import Message, Session
 
-__all__ = ["corrupt_message", "corrupt_session", "passes", "session_rows"]
+__all__ = ["corrupt_message", "corrupt_session", "passes", "session_sort_key", "walk"]
 
 
 def corrupt_message(key: Key, position: Position, error: Exception) -> CorruptRecordError:
@@ -48,25 +49,21 @@ def session_sort_key(row: Session | CorruptRecordError) -> tuple[int, str, str]:
     return time, row.user_id, row.session_id
 
 
-def session_rows(
-    live: Iterable[Session | CorruptRecordError], query: SessionQuery
-) -> list[Session | CorruptRecordError]:
-    """`query` answered from all of a user's live sessions, for engines without an index."""
-    rows = sorted(live, key=session_sort_key, reverse=query.descending)
-    found: list[Session | CorruptRecordError] = []
-    for row in rows:
-        place = session_sort_key(row)
-        if query.after is not None:
-            beyond = place < query.after if query.descending else place > query.after
-            if not beyond:
-                continue
-        if query.updated_from is not None and place[0] < query.updated_from:
-            continue
-        if query.updated_to is not None and place[0] > query.updated_to:
-            continue
-        if not passes(row, query.where):
-            continue
-        found.append(row)
-        if query.limit is not None and len(found) >= query.limit:
-            break
-    return found
+def walk(order: Sequence[Position], query: MessageQuery) -> Iterator[Position]:
+    """The positions of a query's range, in its direction.
+
+    Args:
+        order: all positions of the session, sorted.
+    """
+    low, high = 0, len(order)
+    if query.created_from is not None:
+        low = bisect_left(order, Position(query.created_from, ""))
+    if query.created_to is not None:
+        high = bisect_left(order, Position(query.created_to + 1, ""))
+    if query.after is not None:
+        if query.descending:
+            high = min(high, bisect_left(order, query.after))
+        else:
+            low = max(low, bisect_right(order, query.after))
+    indexes = range(high - 1, low - 1, -1) if query.descending else range(low, high)
+    return (order[i] for i in indexes)

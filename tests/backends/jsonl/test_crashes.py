@@ -99,10 +99,14 @@ def test_a_reader_beside_writers_and_compactions(directory: Path) -> None:
 def test_a_lock_that_stays(directory: Path) -> None:
     with open_store(url(directory, timeout=0.05)) as store:
         store.conversation("s").append(Message.user("x"))
-        with Locks(directory / ".locks", 1).hold("default/s.jsonl"):
+        lock = Locks(str(directory / ".tsmemory"), 1).of_session(str(log_of(directory)))
+
+        def try_to_write() -> None:
             with pytest.raises(TimeoutError, match="another writer"):
                 store.conversation("s").append(Message.user("y"))
             assert store.conversation("s").count() == 1
+
+        lock.run(try_to_write)
         store.conversation("s").append(Message.user("y"))
 
 
@@ -249,7 +253,7 @@ def test_a_file_cut_at_every_byte_of_its_last_record(
         before, noted = path.read_bytes(), note.read_bytes()
         chat.append(*(Message.user(f"né {i}", message_id=f"n{i}") for i in range(batch)))
     whole, noted_last = path.read_bytes(), note.read_bytes()
-    for size in range(len(before), len(whole)):
+    for size in range(len(before), len(whole) - 1):
         path.write_bytes(whole[:size])
         note.write_bytes(noted if meta == "behind" else noted_last)
         if meta == "missing":

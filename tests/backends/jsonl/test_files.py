@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tsmemory import InvalidInputError, Message, UnavailableError, Window, open_store
 from tsmemory.backends.jsonl import JSONLBackend
 from tsmemory.backends.jsonl.files import File
-from tsmemory.backends.jsonl.names import MAX_NAME, file_name, id_of
+from tsmemory.backends.jsonl.layout import MAX_NAME, file_name, id_of
 from tsmemory.testing.conformance import HOSTILE_IDS
 
 
@@ -91,8 +91,8 @@ def test_two_files_a_session_and_nothing_after_it(directory: Path) -> None:
         (directory / "u" / "a.meta.json").write_text("left by a crash")
         (directory / "u" / "b.jsonl.tmp").write_text("left by a crash")
         store.erase_user("u")
-        assert [path.name for path in directory.iterdir()] == [".locks"]
-        assert all(path.stat().st_size == 0 for path in (directory / ".locks").iterdir())
+        assert [path.name for path in directory.iterdir()] == [".tsmemory"]
+        assert all(path.stat().st_size == 0 for path in (directory / ".tsmemory").iterdir())
 
 
 def test_ids_of_long_names_are_known_from_the_files(directory: Path) -> None:

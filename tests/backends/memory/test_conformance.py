@@ -1,4 +1,4 @@
-"""The law, over the memory engine."""
+"""The contract, on the memory backend."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def engine() -> Engine:
     backend = MemoryBackend()
 
     def damage(user_id: str, session_id: str, message_id: str | None) -> None:
-        kept = backend._sessions[Key(user_id, session_id)]
+        session = backend._sessions[Key(user_id, session_id)]
         if message_id is None:
-            kept.free = b"{"
+            session.free = b"{"
         else:
-            kept.bodies[message_id] = (kept.bodies[message_id][0], b'{"role":')
+            session.bodies[message_id] = (session.bodies[message_id][0], b'{"role":')
 
     return Engine(open=lambda: backend, damage=damage)
 

@@ -1,10 +1,13 @@
-"""The memory engine: eviction, size, and what it does not keep."""
+"""The memory backend: eviction, size, order, and what it does not keep."""
 
 from __future__ import annotations
 
 import threading
 
+import pytest
+
 from tsmemory import Message, Store, open_store
+from tsmemory.backends import memory
 from tsmemory.backends.memory import MemoryBackend
 
 
@@ -72,3 +75,35 @@ def test_closing_keeps_the_data_of_the_object() -> None:
     store.close()
     assert store.conversation("s").count() == 1
     assert open_store("memory:").conversation("s").count() == 0
+
+
+def test_a_page_of_sessions_looks_at_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store("memory:")
+    for i in range(3000):
+        store.conversation(str(i), user_id=f"u{i % 2}").append(Message.user("x"))
+    for i in range(0, 3000, 7):
+        store.conversation(str(i), user_id=f"u{i % 2}").append(Message.user("y"))
+    looked = []
+    decode = memory.decode_session
+    monkeypatch.setattr(memory, "decode_session", lambda data: looked.append(1) or decode(data))
+    page = store.list_sessions(limit=20)
+    assert [int(s.session_id) for s in page] == list(range(2996, 2996 - 7 * 20, -7))
+    mine = store.list_sessions(user_id="u0", limit=20, cursor=None)
+    assert [int(s.session_id) for s in mine] == list(range(2996, 2996 - 14 * 20, -14))
+    assert len(looked) <= 2 * 21
+    looked.clear()
+    assert len({s.session_id for s in store.iter_sessions()}) == 3000
+    assert len(looked) <= 3100
+
+
+def test_the_order_follows_erasing_eviction_and_expiry() -> None:
+    now = [1_000_000]
+    store = Store(MemoryBackend(clock=lambda: now[0], max_sessions=4))
+    for name in "abcdef":
+        now[0] += 1
+        store.conversation(name, ttl=1 if name == "d" else None).append(Message.user(name))
+    now[0] += 2_000_000
+    store.conversation("e").delete()
+    assert [s.session_id for s in store.list_sessions()] == ["f", "c"]
+    store.conversation("c").update_session(title="t")
+    assert [s.session_id for s in store.list_sessions()] == ["c", "f"]

@@ -1,7 +1,7 @@
 r"""The lines of a session's file: how they are written, and how they are read.
 
-Each is one JSON object in UTF-8 and a newline (docs/jsonl-format.md). The first tells whose file
-this is; then come messages, one a line, and now and then a line about the session::
+Each is one JSON object in UTF-8 and a newline (docs/jsonl-format.md). The first says which session
+the file belongs to; then come messages, one per line, and now and then a line about the session::
 
     {"tsmemory":1,"log":"5f1d3c70a2b94e68","user_id":"u","session_id":"s","create_time":1}
     {"create_time":17,"message_id":"m1","role":"user","content":"Hi"}
@@ -11,35 +11,41 @@ this is; then come messages, one a line, and now and then a line about the sessi
     {"session":{"version":4,…}}
 
 ``left`` counts the lines of the same batch that follow: a batch counts once its last line, the one
-without ``left``, is there and ends in a newline. ``op`` stands on a message that is not simply the
-next one: ``insert`` is new but older than what is there, ``replace`` takes the place of the one
-with its id. Lines without a role are changes: ``session``, ``delete``, ``truncate``.
+without ``left``, is whole. Whole means: it ends in a newline, or it is the file's last line and a
+JSON object by itself, because some editors remove the last newline. (No beginning of a JSON object
+is a JSON object, so what a killed writer left is never taken for a line.) ``op`` marks a message
+that is not simply the next one: ``insert`` is new but older than what is there, ``replace``
+overwrites the one with its id. Lines without a role are changes: ``session``, ``delete``,
+``truncate``.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 
+from tsmemory.checks import MAX_TIME
 from tsmemory.engine.codec import decode_message
 from tsmemory.engine.records import Position
 from tsmemory.model import Message
 
 __all__ = [
     "FORMAT",
+    "Count",
     "Head",
     "Header",
     "Line",
-    "after",
-    "blank",
+    "advance_head",
     "body_of",
     "broken_id",
     "decode_line",
     "delete_line",
+    "empty_head",
     "header_line",
+    "is_unterminated",
     "message_line",
     "read_header",
     "read_lines",
@@ -51,7 +57,22 @@ FORMAT = 1
 """The version of the file, ``tsmemory`` in its first line."""
 
 _encode = msgspec.json.encode
-_decode = msgspec.json.decode
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME)]
+"""A number of a record or a time in µs. Anything else on file is damage."""
+
+
+def _decode(data: bytes, kind: Any = Any) -> Any:
+    """JSON to values.
+
+    Raises:
+        ValueError: it is none (msgspec's errors are subclasses), or nested too deeply.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
 
 _ID = rb'"([^"\\\n]*(?:\\.[^"\\\n]*)*)"'
 _LINE = re.compile(
@@ -64,25 +85,26 @@ a message whose end is damaged can still be named."""
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A session's record but for its free part: what each write moves. Times in µs."""
+    """A session's record without its free part (title, summary, metadata): what every write
+    changes. Times in µs."""
 
-    version: int
-    create_time: int
-    update_time: int
-    message_count: int
-    last_time: int
+    version: Count
+    create_time: Count
+    update_time: Count
+    message_count: Count
+    last_time: Count
     """The highest create_time that the session ever gave or took."""
     ttl: float | None = None
-    expires_at: int | None = None
+    expires_at: Count | None = None
 
 
-def blank(create_time: int) -> Head:
-    """The record of a file in which nothing stands yet."""
+def empty_head(create_time: int) -> Head:
+    """The record of a file that holds no batch yet."""
     return Head(version=0, create_time=create_time, update_time=0, message_count=0, last_time=0)
 
 
-def after(head: Head, added: int, newest: int, *, batches: int = 1) -> Head:
-    """The record after batches that only add messages and say nothing about it.
+def advance_head(head: Head, added: int, newest: int, *, batches: int = 1) -> Head:
+    """The record after batches that only add messages and have no ``session`` line.
 
     Args:
         added: how many messages.
@@ -110,7 +132,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """Of this file and no other: a rewritten file gets a new one."""
     user_id: str
     session_id: str
-    create_time: int
+    create_time: Count
 
 
 class _Record(Head, frozen=True, kw_only=True):
@@ -123,12 +145,12 @@ class _Change(msgspec.Struct, frozen=True, kw_only=True):
     session: _Record | None = None
     delete: list[str] | None = None
     truncate: Position | None = None
-    skip: int = 0
+    skip: Count = 0
     left: int = 0
 
 
 class Line(NamedTuple):
-    """One line as found. `start` and `size` in bytes; the newline is counted."""
+    """One line as read. `start` and `size` in bytes; the newline is counted."""
 
     start: int
     size: int
@@ -173,7 +195,7 @@ def delete_line(ids: list[str], left: int) -> bytes:
 
 
 def truncate_line(through: Position, skip: int, left: int) -> bytes:
-    """Everything up to `through` is gone; nothing that is left begins before byte `skip`."""
+    """Everything up to `through` is deleted; nothing that is left begins before byte `skip`."""
     return _mark(b'{"truncate":' + _encode(through) + b',"skip":%d}' % skip, left)
 
 
@@ -190,42 +212,55 @@ def read_header(data: bytes) -> Header | None:
     if end < 0:
         return None
     try:
-        return _decode(data[:end], type=Header)
-    except msgspec.DecodeError:
+        header: Header = _decode(data[:end], Header)
+    except ValueError:
         return None
+    return header if header.user_id and header.session_id else None
 
 
 def broken_id(start: int) -> str:
-    """The name of a line that does not tell its own. ``~`` sorts it behind its predecessor."""
+    """The id given to a line whose own cannot be read. ``~`` sorts it behind its predecessor."""
     return f"~broken at byte {start}"
 
 
 def read_lines(data: bytes, start: int, time: int = 0) -> Iterator[Line]:
-    """The whole lines of `data`, which stands in the file at byte `start`.
+    """The lines of `data`, which is in the file at byte `start`, without an unterminated last one.
 
     Args:
-        time: the create_time of the last ``message`` line before; a broken line stands there.
+        time: the create_time of the last ``message`` line before; a broken line is placed there.
     """
     for match in _LINE.finditer(data):
         at, size = start + match.start(), match.end() - match.start()
         created, raw_id, op, left, body, role = match.groups()
-        if body is None:
-            line = _unusual(match[0], at, time)
+        if body is None or b"\\" in raw_id or len(created) == 19:
+            line = _parse_irregular(match[0], at, time)
         else:
-            mid = raw_id.decode() if b"\\" not in raw_id else _unescaped(raw_id)
-            kind = op.decode() if op else "message"
-            line = Line(at, size, kind, int(created), mid, role is not None, left is None, None)
+            try:
+                mid = raw_id.decode()
+            except UnicodeDecodeError:
+                line = _parse_irregular(match[0], at, time)
+            else:
+                kind = op.decode() if op else "message"
+                line = Line(at, size, kind, int(created), mid, role is not None, left is None, None)
         if line.kind == "message":
             time = line.create_time
         yield line
 
 
-def _unescaped(raw: bytes) -> str:
-    return str(_decode(b'"%s"' % raw))
+def is_unterminated(data: bytes) -> bool:
+    """Whether of the last line of `data` only the newline is missing."""
+    last = data[data.rfind(b"\n") + 1 :]
+    if not last.rstrip().endswith(b"}"):
+        return False
+    try:
+        return isinstance(_decode(last), dict)
+    except ValueError:
+        return False
 
 
-def _unusual(raw: bytes, start: int, time: int) -> Line:
-    """A line that is no message as we write them: a change, another program's JSON, or damage."""
+def _parse_irregular(raw: bytes, start: int, time: int) -> Line:
+    """A line that is not a message as `message_line` writes it: a change, another program's JSON,
+    an unusual id, or damage."""
     size = len(raw)
     # A killed writer leaves a beginning, without a newline; a power cut may leave zeros with one.
     # Any other line that does not read was whole once: it is kept, and reported.
@@ -233,55 +268,77 @@ def _unusual(raw: bytes, start: int, time: int) -> Line:
     broken = Line(start, size, "broken", time, broken_id(start), False, whole, None)
     try:
         fields = _decode(raw)
-        if not isinstance(fields, dict):
-            return broken
-        final = not fields.get("left")
-        if "role" not in fields:
-            return _read_change(raw, start) or broken._replace(final=final)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except ValueError:
+        return _broken_end(raw, broken)
+    if not isinstance(fields, dict):
         return broken
+    final = not fields.get("left")
+    if "role" not in fields:
+        return _read_change(raw, start) or broken._replace(final=final)
     try:
-        position = Position(
-            msgspec.convert(fields["create_time"], int), msgspec.convert(fields["message_id"], str)
-        )
+        create_time = msgspec.convert(fields["create_time"], Count)
+        message_id = msgspec.convert(fields["message_id"], str)
     except (msgspec.ValidationError, LookupError):
+        return broken._replace(final=final)
+    if not message_id:
         return broken._replace(final=final)
     op = fields.get("op")
     kind = op if op in ("insert", "replace") else "message"
     pinned = fields["role"] in ("system", "developer")
-    return Line(start, size, kind, *position, pinned, final, None)
+    return Line(start, size, kind, create_time, message_id, pinned, final, None)
+
+
+def _broken_end(raw: bytes, broken: Line) -> Line:
+    """A line that does not decode, under its own id where its beginning can be read."""
+    match = _LINE.match(raw)
+    if match is None or match[5] is None or int(match[1]) > MAX_TIME:
+        return broken
+    try:
+        mid = str(_decode(b'"%s"' % match[2]))
+    except ValueError:
+        return broken
+    if not mid:
+        return broken
+    return broken._replace(
+        kind=match[3].decode() if match[3] else "message",
+        create_time=int(match[1]),
+        message_id=mid,
+        pinned=match[6] is not None,
+        final=match[4] is None,
+    )
 
 
 def _read_change(raw: bytes, start: int) -> Line | None:
     try:
-        found = _decode(raw, type=_Change)
-    except msgspec.ValidationError:
+        fields: _Change = _decode(raw, _Change)
+    except ValueError:
         return None
     kind: str
     change: Any
-    if found.session is not None:
-        record = found.session.record
-        free = bytes(record) or None
-        head = Head(**{name: getattr(found.session, name) for name in Head.__struct_fields__})
+    if fields.session is not None:
+        free = bytes(fields.session.record) or None
+        head = Head(**{name: getattr(fields.session, name) for name in Head.__struct_fields__})
         kind, change = "session", (head, free)
-    elif found.delete is not None:
-        kind, change = "delete", found.delete
-    elif found.truncate is not None:
-        kind, change = "truncate", (found.truncate, found.skip)
+    elif fields.delete is not None:
+        kind, change = "delete", fields.delete
+    elif fields.truncate is not None:
+        kind, change = "truncate", (fields.truncate, fields.skip)
     else:
         return None
-    return Line(start, len(raw), kind, 0, "", False, not found.left, change)
+    return Line(start, len(raw), kind, 0, "", False, not fields.left, change)
 
 
 def body_of(raw: bytes) -> bytes | None:
     """The body of the message on line `raw`, as the codec writes them, readable or not; None where
     the line does not say which message it is."""
+    if not raw.endswith(b"\n"):
+        raw += b"\n"
     match = _LINE.match(raw)
     if match is not None and match[5] is not None:
-        return b"{" + raw[match.start(5) :].rstrip(b"\n")
+        return b"{" + raw[match.start(5) :].rstrip(b"\r\n")
     try:
         fields = _decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except ValueError:
         return None
     if not isinstance(fields, dict) or not {"create_time", "message_id", "role"} <= fields.keys():
         return None
@@ -293,9 +350,12 @@ def decode_line(raw: bytes, position: Position) -> Message:
     """The message on line `raw`.
 
     Raises:
-        ValueError: there is none that reads (msgspec's errors are subclasses).
+        ValueError: there is none that decodes (msgspec's errors are subclasses).
     """
     body = body_of(raw)
     if body is None:
-        raise ValueError(f"the line is no message: {raw[:60]!r}")
-    return decode_message(body, position.message_id, position.create_time)
+        raise ValueError("the line is not a message")
+    try:
+        return decode_message(body, position.message_id, position.create_time)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error

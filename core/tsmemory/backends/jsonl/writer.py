@@ -1,91 +1,149 @@
-"""What a change looks like on file: the lines of a batch, and those of a file written anew."""
+"""Writing to a session's files: steps 3 to 5 of a commit (see `backend`), and rewriting a log.
+
+The caller holds the session's lock.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+import os
+import secrets
+from collections.abc import Mapping
+
+import msgspec
 
 from tsmemory.backends.jsonl import lines
-from tsmemory.backends.jsonl.log import NO_RECORD, Log, Row
-from tsmemory.engine.codec import encode_session
+from tsmemory.backends.jsonl.batches import batch_of, rewritten
+from tsmemory.backends.jsonl.catalogue import Catalogue
+from tsmemory.backends.jsonl.files import (
+    File,
+    check_directory,
+    make_directory,
+    remove,
+    replace_file,
+    sync_directory,
+)
+from tsmemory.backends.jsonl.index_cache import IndexCache, Loaded
+from tsmemory.backends.jsonl.layout import meta_path, temporary
+from tsmemory.backends.jsonl.rows import read_meta, rows_at
+from tsmemory.backends.jsonl.session_index import SessionIndex
 from tsmemory.engine.commit import Plan
-from tsmemory.engine.records import Change, Position
+from tsmemory.engine.log import get_logger, hashed
+from tsmemory.engine.records import Change, Key
 
-__all__ = ["batch_of", "rewritten"]
+__all__ = ["LogWriter"]
 
-_Writer = Callable[[int], bytes]
-"""Makes a line, given how many of its batch follow."""
+_logger = get_logger("jsonl")
+_MAX_BEHIND = 16 * 1024
+"""Bytes that the log may grow before the meta file follows, where title, summary and metadata stay:
+so many more a new process reads. Replacing a file takes ten times as long as appending to one."""
 
 
-def batch_of(
-    log: Log | None, planned: Plan, change: Change, encoded: Mapping[str, bytes], through: int
-) -> bytes:
-    """The lines that `planned` appends to `log`, or begins a new file with.
+class LogWriter:
+    """See the module.
 
     Args:
-        encoded: the bodies by message id.
-        through: how many messages `change.delete_through` covers.
-
-    Raises:
-        InvalidInputError: the session's metadata cannot be stored.
+        sync: whether every write is synced before it counts.
     """
-    assert planned.head is not None
-    session, last_time = planned.head
-    head = lines.Head(
-        version=session.version,
-        create_time=session.create_time,
-        update_time=session.update_time,
-        message_count=session.message_count,
-        last_time=last_time,
-        ttl=session.ttl,
-        expires_at=session.expires_at,
-    )
-    old = log.head if log else lines.blank(session.create_time)
-    old_record = log.record if log else NO_RECORD
-    record = encode_session(session) if log is None or change.session else old_record
 
-    replaced = {m.message_id for m in planned.overwrite}
-    positions = sorted(
-        Position(m.create_time or 0, m.message_id) for m in planned.insert + planned.overwrite
-    )
-    high = log.head.last_time if log else -1
-    writers: list[_Writer] = []
-    if log is not None and through and change.delete_through is not None:
-        skip = log.skip_after(change.delete_through)
-        writers.append(partial(lines.truncate_line, change.delete_through, skip))
-    if log is not None and planned.delete:
-        writers.append(partial(lines.delete_line, planned.delete))
-    plain = not writers
-    for position in positions:
-        op = None
-        if position.message_id in replaced:
-            op = "replace"
-        elif position.create_time <= high:
-            op = "insert"
-        plain = plain and op is None
-        high = max(high, position.create_time)
-        body = encoded[position.message_id]
-        writers.append(partial(lines.message_line, position, body, op))
-    # A plain append says by itself what becomes of the record; anything else says so.
-    newest = positions[-1].create_time if positions else 0
-    if not plain or record != old_record or head != lines.after(old, len(positions), newest):
-        free = record if record != old_record else None
-        writers.append(partial(lines.session_line, head, free))
-    last = len(writers) - 1
-    return b"".join(write(last - i) for i, write in enumerate(writers))
+    def __init__(self, cache: IndexCache, catalogue: Catalogue, *, sync: bool) -> None:
+        self._cache = cache
+        self._catalogue = catalogue
+        self._sync = sync
 
+    def apply(
+        self,
+        key: Key,
+        path: str,
+        live: Loaded | None,
+        change: Change,
+        plan: Plan,
+        bodies: Mapping[str, bytes],
+        through: int,
+    ) -> None:
+        """Steps 3 to 5."""
+        assert plan.head is not None  # a plan that changes anything has one
+        record = plan.head.session
+        emptied = record.message_count == 0 and (through or plan.delete)
+        if live is None or emptied:
+            data = batch_of(None, plan, change, bodies, through)
+            size = self._write_anew(key, path, record.create_time, data)
+        else:
+            file, index = live.file, live.index
+            with self._cache.guard:
+                end, free, size = index.end, index.record, live.size
+                data = batch_of(index, plan, change, bodies, through)
+                if index.unterminated:
+                    data = b"\n" + data
+                if index.meta_bytes is None and read_meta(path) is not None:
+                    remove(meta_path(path))  # it must not seem to fit what the log grows to
+            file.append(end, data, size=size, sync=self._sync)
+            with self._cache.guard:
+                if index.end == end:  # otherwise a reader caught up with the file
+                    index.replay(data, ours=True)
+                self._cache.keep(path, index, file)
+                behind = index.meta_bytes is None or index.end - index.meta_bytes > _MAX_BEHIND
+                if behind or index.record != free:
+                    self._write_meta(key, path, index)
+                size = index.end
+        self._catalogue.note(key, record.update_time, size)
 
-def rewritten(log: Log, rows: Iterable[Row]) -> bytes:
-    """Everything that is left, in order, as plainly as can be; broken lines as they are."""
-    data = []
-    last = -1
-    for (position, _, _), raw in rows:
-        body = lines.body_of(raw)
-        if body is None:
-            data.append(raw)
-            continue
-        op = None if position.create_time > last else "insert"
-        last = max(last, position.create_time)
-        data.append(lines.message_line(position, body, op, 0))
-    data.append(lines.session_line(log.head, log.record))
-    return b"".join(data)
+    def _write_anew(self, key: Key, path: str, create_time: int, data: bytes) -> int:
+        """Put a new log in the place of the old, if there is one, and its meta file beside it: the
+        log's size."""
+        header = lines.header_line(secrets.token_hex(8), *key, create_time)
+        directory = os.path.dirname(path)
+        check_directory(directory)
+        for attempt in range(10):
+            if not os.path.isdir(directory):
+                make_directory(directory)
+                if self._sync:
+                    sync_directory(os.path.dirname(directory))
+            try:
+                replace_file(path, header + data, sync=self._sync)
+                break
+            except FileNotFoundError:
+                # Another process removed the directory with the last session of its user.
+                if attempt == 9:
+                    raise
+        with self._cache.guard:
+            self._cache.drop(path)
+            index = SessionIndex(lines.read_header(header), len(header), indexed=True)
+            index.replay(data)
+            self._write_meta(key, path, index)
+            self._cache.keep(path, index, File(path, write=True))
+        return index.end
+
+    def _write_meta(self, key: Key, path: str, index: SessionIndex) -> None:
+        # Not synced: it is a copy, and one that a power cut damaged is made anew from the log.
+        data = msgspec.json.encode(index.meta(key)) + b"\n"
+        try:
+            # Removed first: ext4 writes a file out before it renames it over another, and waits.
+            remove(meta_path(path))
+            replace_file(meta_path(path), data, sync=False)
+        except OSError as error:
+            index.meta_bytes = None
+            _logger.warning(
+                "session %s: its meta file cannot be written: %s", hashed(key), error.strerror
+            )
+        else:
+            index.meta_bytes = index.end
+
+    def compact(self, key: Key, path: str) -> int:
+        """Rewrite the log without what was deleted or replaced: bytes freed."""
+        for draft in (temporary(path), temporary(meta_path(path))):
+            remove(draft)  # of a killed writer: the lock says that no other is at work
+        with self._cache.guard:
+            loaded = self._cache.load(path, indexed=True, write=True)
+        if loaded is None or loaded.index.header is None or not loaded.index.head.version:
+            return 0
+        file, index = loaded.file, loaded.index
+        with self._cache.guard:
+            data = rewritten(index, rows_at(file, index.everything(), None))
+            create_time = loaded.index.header.create_time
+        before = file.stat().st_size
+        header = lines.header_line(secrets.token_hex(8), *key, create_time)
+        if len(header) + len(data) >= before:
+            return 0
+        size = self._write_anew(key, path, create_time, data)
+        self._catalogue.note(key, index.head.update_time, size)
+        return before - size

@@ -27,10 +27,10 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from tsmemory.checks import MAX_TIME
 from tsmemory.engine.codec import decode_message
 from tsmemory.engine.records import Position
 from tsmemory.model import Message
+from tsmemory.times import MAX_TIME
 
 __all__ = [
     "FORMAT",

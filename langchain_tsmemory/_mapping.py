@@ -53,7 +53,7 @@ from langchain_core.messages import (
 
 from langchain_tsmemory._across import present
 from langchain_tsmemory._blocks import from_block, to_block
-from langchain_tsmemory._values import pack, plain, unpack
+from langchain_tsmemory._values import LEFT_OUT, pack, plain, unpack
 from tsmemory import InvalidInputError, Message, ToolCall
 
 __all__ = ["from_neutral", "message_id", "to_neutral"]
@@ -135,12 +135,16 @@ def to_neutral(message: BaseMessage) -> Message:
         value = fields[name]
         if value is default or (type(value) is type(default) and value == default):
             continue
-        notes[name] = pack(value)
-        packed = packed or notes[name] is not value
+        keepable = pack(value, name)
+        if keepable is not LEFT_OUT:
+            notes[name] = keepable
+            packed = packed or keepable is not value
     extra = message.__pydantic_extra__
     if extra:
-        notes["extra"] = pack(extra)
-        packed = packed or notes["extra"] is not extra
+        keepable = pack(extra, "extra")
+        if keepable is not LEFT_OUT:
+            notes["extra"] = keepable
+            packed = packed or keepable is not extra
     if packed:
         notes["packed"] = True
 

@@ -1,30 +1,50 @@
 """Values that LangChain's own objects put into kwargs, metadata and artifacts, and JSON does not
-know: kept reversibly, and rebuilt only as the classes named here. The rest is the store's to take
-(bytes, dates, tuples, sets …) or to refuse by name (enums, pydantic models, your own classes).
+know. A `Document`, and a dict whose keys are no text, come back as they were::
 
     Document                          {"langchain": "document", "page_content": …, …}
     a dict with keys that are no str,
     or with the key "langchain"       {"langchain": "dict", "items": [[key, value], …]}
+
+An integration's own classes come back as the plain values that they are made of: an enum as its
+value, a dict's, list's, text's or number's subclass as the plain one (which compares equal), a
+pydantic object or dataclass as a dict of its fields. The store keeps bytes, dates, tuples and sets
+itself. Anything else (a client, a lock) is left out, and a warning of the logger
+``tsmemory.langchain`` names it: it must not take the message along, which was paid for.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
+import decimal
 import enum
+import logging
+import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.documents import Document
+from pydantic import BaseModel
 
 from tsmemory import InvalidInputError
 
-__all__ = ["pack", "plain", "unpack"]
+__all__ = ["LEFT_OUT", "pack", "plain", "unpack"]
 
+_LOG = logging.getLogger("tsmemory.langchain")
 _TAG = "langchain"
 _MAX_DEPTH = 100
 """The store's own limit: what nests deeper, or in itself, it refuses."""
+_KEPT_BY_STORE = (
+    bool, float, bytes, bytearray, dt.datetime, dt.date, dt.time, dt.timedelta, decimal.Decimal,
+    uuid.UUID, set, frozenset,
+)  # fmt: skip
+LEFT_OUT: Any = object()
+"""Stands for a value that cannot be kept."""
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """`value` with texts of subclasses (LangChain's `message.text` is one) as `str`.
+    """`value` with its texts, numbers and containers of subclasses (LangChain's `message.text` is
+    one) as plain ones, and enums as their values.
 
     The very same object where there are none.
 
@@ -40,37 +60,82 @@ def plain(value: Any, depth: int = 0) -> Any:
         deeper = _deeper(depth)
         items = [plain(v, deeper) for v in value]
         return value if all(map(_same, value, items)) else items
-    if isinstance(value, str) and not isinstance(value, enum.Enum):
-        return str.__str__(value)
-    return value
+    simple = _simple(value)
+    return value if simple is value else plain(simple, _deeper(depth))
 
 
-def pack(value: Any, depth: int = 0) -> Any:
-    """`value` as the store can keep it; the very same object where it can already.
+def pack(value: Any, path: str) -> Any:
+    """`value` as the store can keep it: the very same object where it can already; `LEFT_OUT`, and
+    a warning, where nothing of it can be kept or it nests deeper than 100, or in itself.
 
-    Raises:
-        InvalidInputError: nested deeper than 100, or in itself.
+    Args:
+        path: what to call it, and its parts, in a warning.
     """
+    try:
+        return _pack(value, path, 0)
+    except InvalidInputError as error:
+        _LOG.warning("%s is left out: %s", path, error)
+        return LEFT_OUT
+
+
+def _pack(value: Any, path: str, depth: int) -> Any:
     kind = type(value)
     if kind is str or kind is int or value is None:
         return value
     if kind is dict:
-        deeper = _deeper(depth)
-        packed = {k: pack(v, deeper) for k, v in value.items()}
-        if _TAG in value or not all(type(k) is str for k in value):
-            return {_TAG: "dict", "items": [[pack(k), v] for k, v in packed.items()]}
-        return _changed(value, packed)
+        return _pack_dict(value, path, _deeper(depth))
     if kind is list or kind is tuple:
         deeper = _deeper(depth)
-        items = [pack(v, deeper) for v in value]
-        return value if all(map(_same, value, items)) else kind(items)
+        items = [_pack(v, f"{path}[{i}]", deeper) for i, v in enumerate(value)]
+        if all(map(_same, value, items)):
+            return value
+        return kind(None if item is LEFT_OUT else item for item in items)
     if kind is Document:
-        return {_TAG: "document"} | {k: pack(v, depth + 1) for k, v in value.__dict__.items()}
-    return plain(value)
+        parts = {k: _pack(v, f"{path}.{k}", depth + 1) for k, v in value.__dict__.items()}
+        return {_TAG: "document"} | {k: v for k, v in parts.items() if v is not LEFT_OUT}
+    if kind in _KEPT_BY_STORE:
+        return value
+    simple = _simple(value)
+    if simple is not value:
+        return _pack(simple, path, _deeper(depth))
+    _LOG.warning("%s is left out: a %s.%s cannot be stored", path, kind.__module__, kind.__name__)
+    return LEFT_OUT
+
+
+def _pack_dict(value: dict[Any, Any], path: str, depth: int) -> Any:
+    packed = {k: _pack(v, f"{path}.{k}", depth) for k, v in value.items()}
+    if any(v is LEFT_OUT for v in packed.values()):
+        packed = {k: v for k, v in packed.items() if v is not LEFT_OUT}
+    if _TAG in value or not all(type(k) is str for k in value):
+        return {_TAG: "dict", "items": [[_pack(k, path, depth), v] for k, v in packed.items()]}
+    return packed if len(packed) < len(value) else _changed(value, packed)
+
+
+def _simple(value: Any) -> Any:
+    """The plain value that an object of another class is made of; `value` itself where it is of no
+    class that says so."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, str) and type(value) is not str:
+        return str.__str__(value)
+    for kind in (bytes, int, float):
+        if isinstance(value, kind) and type(value) not in (kind, bool):
+            return kind(value)  # type: ignore[arg-type]  # a subclass of it
+    if isinstance(value, BaseModel):
+        return {name: getattr(value, name) for name in type(value).model_fields} | (
+            value.__pydantic_extra__ or {}
+        )
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping) and type(value) is not dict:
+        return dict(value)
+    if isinstance(value, (list, tuple)) and type(value) not in (list, tuple):
+        return list(value) if isinstance(value, list) else tuple(value)
+    return value
 
 
 def unpack(value: Any) -> Any:
-    """What `pack` was given."""
+    """What `pack` was given, its objects as the plain values that were kept."""
     kind = type(value)
     if kind is dict:
         tag = value.get(_TAG)

@@ -241,7 +241,7 @@ def test_nothing_is_written_of_a_batch_with_a_fault(make: Make, both: Both) -> N
     history = make()
     for bad, named in (
         ([HumanMessage("ok"), "hi"], "str"),
-        ([HumanMessage("ok"), AIMessage("x", additional_kwargs={"k": object()})], "object"),
+        ([HumanMessage("ok"), HumanMessage([{"type": "odd", "k": object()}])], "object"),
         ("hi", "str"),
         (HumanMessage("hi"), "HumanMessage"),
         (None, "NoneType"),

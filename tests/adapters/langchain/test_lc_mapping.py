@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import http
 import inspect
 import json
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, get_args, get_type_hints
 
@@ -371,38 +374,64 @@ class Form(BaseModel):
     a: int = 1
 
 
+class Usage(OrderedDict[str, int]):
+    """As LiteLLM and others have them."""
+
+
+@dataclasses.dataclass
+class Part:
+    text: str
+
+
 @pytest.mark.parametrize(
-    ("value", "named"),
+    ("value", "plain"),
     [
-        (Colour.RED, "Colour"),
-        (Mood.GOOD, "Mood"),
-        (Form(), "Form"),
-        (object(), "object"),
-        (1j, "complex"),
+        (Colour.RED, "red"),
+        (Mood.GOOD, "good"),
+        (Form(), {"a": 1}),
+        (Usage(tokens=1), {"tokens": 1}),
+        (OrderedDict([("b", Mood.GOOD), ("a", Form(a=2))]), {"b": "good", "a": {"a": 2}}),
+        (Part("t"), {"text": "t"}),
+        (http.HTTPStatus.OK, 200),
     ],
 )
 @pytest.mark.parametrize("field", ["additional_kwargs", "response_metadata"])
-def test_what_cannot_come_back_is_refused_by_name(
-    store: Store, field: str, value: Any, named: str
+def test_values_of_other_classes_come_back_plain(
+    store: Store, field: str, value: Any, plain: Any
 ) -> None:
-    for nested in ({"k": value}, {"k": [1, {"deep": value}]}):
-        with pytest.raises(InvalidInputError, match=rf"{field}.*{named}"):
-            stored(store, to_neutral(lc.AIMessage("x", **{field: nested})))
-    with pytest.raises(InvalidInputError, match=named):
+    for nested, wanted in (
+        ({"k": value}, {"k": plain}),
+        ({"k": [1, {"deep": value}]}, {"k": [1, {"deep": plain}]}),
+    ):
+        back = home(store, lc.AIMessage("x", **{field: nested}))
+        assert getattr(back, field) == wanted
+    back = home(store, lc.HumanMessage([{"type": "odd", "k": value}]))
+    assert back.content == [{"type": "odd", "k": plain}]
+    back = home(store, lc.ToolMessage("x", tool_call_id="c", artifact=value))
+    assert back.artifact == plain  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("value", "named"), [(object(), "object"), (1j, "complex")])
+@pytest.mark.parametrize("field", ["additional_kwargs", "response_metadata"])
+def test_what_cannot_be_kept_is_left_out_and_named(
+    store: Store, field: str, value: Any, named: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = lc.AIMessage("x", **{field: {"k": value, "kept": 1, "list": [value, 2]}})
+    back = home(store, message)
+    assert getattr(back, field) == {"kept": 1, "list": [None, 2]}
+    assert f"{field}.k is left out: a builtins.{named} cannot be stored" in caplog.text
+    with pytest.raises(InvalidInputError, match=named):  # content is the message
         stored(store, to_neutral(lc.HumanMessage([{"type": "odd", "k": value}])))
-    with pytest.raises(InvalidInputError, match=f"artifact.*{named}"):
-        stored(store, to_neutral(lc.ToolMessage("x", tool_call_id="c", artifact=value)))
 
 
-def test_what_nests_in_itself_is_refused(store: Store) -> None:
+def test_what_nests_in_itself(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     loop: dict[str, Any] = {}
     loop["loop"] = loop
-    for message in (
-        lc.AIMessage("x", additional_kwargs=loop),
-        lc.HumanMessage([{"type": "odd", "k": loop}]),
-    ):
-        with pytest.raises(InvalidInputError, match="in itself"):
-            stored(store, to_neutral(message))
+    message = lc.AIMessage("x", additional_kwargs=loop)
+    assert home(store, message).content == "x"
+    assert "additional_kwargs is left out" in caplog.text
+    with pytest.raises(InvalidInputError, match="in itself"):
+        stored(store, to_neutral(lc.HumanMessage([{"type": "odd", "k": loop}])))
 
 
 class Mine(lc.HumanMessage):

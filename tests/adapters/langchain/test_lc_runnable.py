@@ -18,6 +18,7 @@ from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableLambda
 from langchain_core.runnables import history as lc_history
 from langchain_core.runnables.history import RunnableWithMessageHistory
+from pydantic import BaseModel
 
 from langchain_tsmemory import (
     USER_HISTORY_FIELDS,
@@ -482,12 +483,25 @@ def test_what_is_streamed_is_stored_whole(store: Store, how: str) -> None:
         assert back[1].content == "several words of it"
 
 
-def test_what_cannot_be_stored_is_logged(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    """LangChain runs the end of a run as a listener, whose errors it logs and does not raise."""
+class Sailing(BaseModel):
+    port: str
+    hour: int
+
+
+@pytest.mark.parametrize(
+    ("value", "back"), [(Sailing(port="Bergen", hour=8), True), (object(), False)]
+)
+def test_a_turn_is_kept_whatever_its_answer_carries(
+    store: Store, caplog: pytest.LogCaptureFixture, value: Any, back: bool
+) -> None:
+    """LangChain runs the end of a run as a listener, whose errors it logs and does not raise: a
+    value that cannot be stored must not take the turn along."""
 
     def answer(_: Any) -> AIMessage:
-        return AIMessage("x", additional_kwargs={"parsed": object()})
+        return AIMessage("x", additional_kwargs={"parsed": value})
 
     run(with_history(RunnableLambda(answer), history_factory(store)), "invoke", [HumanMessage("q")])
-    assert "additional_kwargs.parsed: a builtins.object cannot be stored" in caplog.text
-    assert said(store) == []
+    assert said(store) == ["q", "x"]
+    kwargs = TSMemoryChatMessageHistory("s", store=store).messages[1].additional_kwargs
+    assert kwargs == ({"parsed": {"port": "Bergen", "hour": 8}} if back else {})
+    assert ("additional_kwargs.parsed is left out" in caplog.text) is not back

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from tsmemory.engine.codec import encode_value
+from tsmemory.engine.text import visible as clean
 from tsmemory.model import Message, Session
 
 __all__ = [
@@ -23,25 +23,6 @@ __all__ = [
 
 console = Console(highlight=False, markup=False, emoji=False)
 errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
-
-_JOINERS = "\u200c\u200d"  # they shape scripts and emoji, and do nothing else
-
-
-def clean(text: str) -> str:
-    """`text` as a terminal may show it: what would act on it (control characters, the overrides of
-    writing direction) or cannot be written (lone surrogates) becomes an escape."""
-    return "".join(map(_shown, text))
-
-
-def _shown(character: str) -> str:
-    if character == "\n" or character.isprintable() or character in _JOINERS:
-        return character
-    if character == "\t":
-        return "    "
-    if unicodedata.category(character) == "Zs":  # other widths of space
-        return " "
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def one_line(text: str) -> str:

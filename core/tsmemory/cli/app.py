@@ -30,6 +30,7 @@ from tsmemory.cli.output import (
 )
 from tsmemory.cli.store import opened, rows, session_of
 from tsmemory.cli.transfer import register
+from tsmemory.cli.web import register as register_web
 from tsmemory.engine.records import UNSET
 from tsmemory.engine.urls import redact_url
 from tsmemory.errors import (
@@ -399,3 +400,4 @@ def local_tablestore(context: typer.Context) -> None:
 
 
 register(app)
+register_web(app)

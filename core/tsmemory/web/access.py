@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import secrets
 from http.cookies import SimpleCookie
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse
@@ -67,9 +67,10 @@ class Access:
             return PlainTextResponse("not this host", 421)
         if scope["method"] not in ("GET", "HEAD"):
             return PlainTextResponse("this page only reads", 405)
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token")
-        if given is not None and self._redeem(given[0]):
-            response = RedirectResponse(scope["path"], 303)
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        if self._redeem(query.pop("token", "")):
+            rest = f"?{urlencode(query)}" if query else ""
+            response = RedirectResponse(scope["path"] + rest, 303)
             response.set_cookie(COOKIE, self._session, httponly=True, samesite="strict")
             return response
         cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)

@@ -77,7 +77,7 @@ class _Pages:
             loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
         )
         self._templates.filters["visible"] = visible
-        self._templates.globals.update(store=name, fold=_FOLD)
+        self._templates.globals.update(store=name, fold=_FOLD, q="", user="")
 
     def _render(self, template: str, status: int = 200, **values: Any) -> Response:
         return HTMLResponse(self._templates.get_template(template).render(values), status)

@@ -14,6 +14,7 @@ from tsmemory.engine.urls import redact_url
 from tsmemory.errors import InvalidInputError, MissingDependencyError, TSMemoryError
 from tsmemory.model import Block, Message, ToolCall
 from tsmemory.store import Store
+from tsmemory.times import as_datetime
 from tsmemory.web.figures import draw
 from tsmemory.window import Window
 
@@ -76,7 +77,7 @@ class _Pages:
         self._templates = jinja2.Environment(
             loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
         )
-        self._templates.filters["visible"] = visible
+        self._templates.filters.update(visible=visible, moment=_moment)
         self._templates.globals.update(store=name, fold=_FOLD, q="", user="")
 
     def _render(self, template: str, status: int = 200, **values: Any) -> Response:
@@ -128,6 +129,12 @@ class _Pages:
         if text.strip():
             page = await self._store.asearch_messages(text, on_error="skip", **arguments)
         return self._render("search.html", page=page, q=text, user=user, marked=_marked)
+
+
+def _moment(micros: int | None) -> str:
+    """A time of the store (µs), for people: UTC, to the second."""
+    moment = None if micros is None else as_datetime(micros)
+    return str(micros) if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def _policy(asked: Mapping[str, str]) -> Window:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Literal, overload
 
-from tsmemory import html
 from tsmemory.checks import MessageLike, check_key
 from tsmemory.conversation_async import AsyncConversation
 from tsmemory.engine.records import UNSET, Unset
@@ -46,7 +45,13 @@ class Conversation(AsyncConversation, ConversationSearch):
         return f"Conversation({self.session_id!r}, user_id={self.user_id!r})"
 
     def _repr_html_(self) -> str:
-        return html.conversation(self)
+        from tsmemory import html  # only notebooks need it
+
+        session = self.session()
+        if session is None:
+            return html.no_session(self.session_id)
+        newest = self.list_messages(order="desc", limit=html.MAX_SHOWN, on_error="skip")
+        return html.conversation(session, newest.items[::-1])
 
     # -- writing -----------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """How records show themselves in a notebook: plain HTML and CSS, every text escaped.
 
-Colours are set on both ink and paper, so that light and dark notebook themes read alike.
+It knows records by their attributes alone, so that the records can import it. Both text and
+background colours are set, so that light and dark notebook themes look alike.
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ import datetime as dt
 import json
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from tsmemory.conversation import Conversation
-    from tsmemory.model import Message, Page, Session, WindowReport
-
-__all__ = ["conversation", "messages", "page", "sessions", "window"]
+__all__ = [
+    "MAX_SHOWN",
+    "conversation",
+    "messages",
+    "no_session",
+    "page",
+    "sessions",
+    "window",
+]
 
 _MAX_TEXT = 2000  # characters of one message: a tool's result may be a whole web page
-_MAX_SHOWN = 200  # messages: a browser with 100,000 of them helps nobody
+MAX_SHOWN = 200  # messages: a browser with 100,000 of them helps nobody
 
 _STYLE = """<style>
 .tsm{font:14px/1.45 system-ui,sans-serif;max-width:60em;color:#1f2328;background:#fff;padding:.6em}
@@ -62,7 +67,7 @@ def _when(micros: int | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _content(message: Message) -> str:
+def _content(message: Any) -> str:
     if isinstance(message.content, str):
         return _text(message.content)
     parts = []
@@ -77,7 +82,7 @@ def _content(message: Message) -> str:
     return "<br>".join(parts)
 
 
-def _calls(message: Message) -> str:
+def _calls(message: Any) -> str:
     shown = ""
     for call in message.tool_calls:
         arguments = call.arguments
@@ -87,7 +92,7 @@ def _calls(message: Message) -> str:
     return shown
 
 
-def _message(message: Message, note: str = "") -> str:
+def _message(message: Any, note: str = "") -> str:
     role = message.role if message.role.isalnum() else "other"
     name = f" · {_text(message.name)}" if message.name else ""
     answers = f" · answers {_text(message.tool_call_id)}" if message.tool_call_id else ""
@@ -100,7 +105,7 @@ def _message(message: Message, note: str = "") -> str:
     return f'<div class="{style}">{head}{body}{_calls(message)}</div>'
 
 
-def messages(items: Sequence[Message], title: str = "") -> str:
+def messages(items: Sequence[Any], title: str = "") -> str:
     """A conversation, or a part of one."""
     return _frame(_title(title) + _messages(items))
 
@@ -109,15 +114,15 @@ def _title(title: str) -> str:
     return f'<div class="h">{title}</div>' if title else ""
 
 
-def _messages(items: Sequence[Message]) -> str:
+def _messages(items: Sequence[Any]) -> str:
     if not items:
         return "<i>no messages</i>"
-    hidden = len(items) - _MAX_SHOWN
+    hidden = len(items) - MAX_SHOWN
     more = f"<i>{hidden:,} earlier messages not shown</i>" if hidden > 0 else ""
-    return more + "".join(map(_message, items[-_MAX_SHOWN:]))
+    return more + "".join(map(_message, items[-MAX_SHOWN:]))
 
 
-def window(report: WindowReport) -> str:
+def window(report: Any) -> str:
     """A window, and what it left out."""
     tokens = f", {report.tokens:,} tokens" if report.tokens is not None else ""
     title = _title(f"<b>{len(report.messages)} messages</b> for the model{tokens}")
@@ -130,7 +135,7 @@ def window(report: WindowReport) -> str:
     return _frame(title + body)
 
 
-def sessions(items: Iterable[Session], more: bool = False) -> str:
+def sessions(items: Iterable[Any], more: bool = False) -> str:
     """A table of sessions."""
     rows = "".join(
         f"<tr><td>{_text(s.user_id)}</td><td>{_text(s.session_id)}</td>"
@@ -148,7 +153,7 @@ def _metadata(metadata: dict[str, Any]) -> str:
     return " ".join(f"<code>{_text(k)}={_text(str(v))}</code>" for k, v in metadata.items())
 
 
-def page(found: Page[Any]) -> str:
+def page(found: Any) -> str:
     """A page of sessions or of messages."""
     if found.items and hasattr(found.items[0], "role"):
         rest = "… and more: see next_cursor" if found.next_cursor else ""
@@ -156,16 +161,17 @@ def page(found: Page[Any]) -> str:
     return sessions(found.items, more=found.next_cursor is not None)
 
 
-def conversation(chat: Conversation) -> str:
-    """A session's newest messages. Reads the store."""
-    session = chat.session()
-    if session is None:
-        return _frame(f"<i>session {_text(chat.session_id)} has no messages yet</i>")
-    newest = chat.list_messages(order="desc", limit=_MAX_SHOWN, on_error="skip")
+def conversation(session: Any, newest: Sequence[Any]) -> str:
+    """A session, and its newest messages in reading order."""
     title = (
-        f"<b>{_text(session.title or chat.session_id)}</b> · user {_text(chat.user_id)} · "
+        f"<b>{_text(session.title or session.session_id)}</b> · user {_text(session.user_id)} · "
         f"{session.message_count:,} messages · {_when(session.update_time)}"
     )
     hidden = session.message_count - len(newest)
     more = f"<i>{hidden:,} earlier messages not shown</i>" if hidden > 0 else ""
-    return _frame(_title(title) + more + _messages(list(reversed(newest.items))))
+    return _frame(_title(title) + more + _messages(newest))
+
+
+def no_session(session_id: str) -> str:
+    """In the place of a session that does not exist."""
+    return _frame(f"<i>session {_text(session_id)} has no messages yet</i>")

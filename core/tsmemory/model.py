@@ -1,18 +1,24 @@
 """The records: what a conversation is made of, whatever keeps it and whatever reads it.
 
 All are frozen `msgspec.Struct`s. Times are integers: microseconds since the Unix epoch, UTC.
+
+Records go in and out as JSON: `to_dict` gives plain values with every field under its name, in the
+order of the class; values that JSON cannot hold are tagged (`tsmemory.values`). `from_dict` takes
+that back; fields it does not know are ignored.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
-from tsmemory import html
-from tsmemory.times import Time, micros
+from tsmemory.errors import InvalidInputError
+from tsmemory.times import Time, as_datetime, micros
+from tsmemory.values import as_json, restored
 
 __all__ = [
     "Block",
@@ -64,7 +70,74 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
-class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
+R = TypeVar("R", bound="Record")
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What goes in and out as JSON."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as a dict that JSON can hold."""
+        plain: dict[str, Any] = _plain(self, "")
+        return plain
+
+    def to_json(self) -> str:
+        """The record as JSON text, one line."""
+        try:
+            return msgspec.json.encode(self.to_dict()).decode()
+        except UnicodeEncodeError:  # lone surrogates: JSON's own escapes hold them, UTF-8 does not
+            import json  # rarely needed
+
+            return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_dict(cls: type[R], data: Mapping[str, Any]) -> R:
+        """The record that `to_dict` gave.
+
+        Raises:
+            InvalidInputError: `data` is of another shape.
+        """
+        try:
+            return cls._built(msgspec.convert(data, cls))
+        except (ValueError, TypeError) as error:
+            raise InvalidInputError(f"not a {cls.__name__} as to_dict gives it: {error}") from None
+
+    @classmethod
+    def _built(cls: type[R], shape: R) -> R:
+        """`shape`, as JSON had it, with its tagged values restored."""
+        return shape
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls: type[R], source: Any, handler: Any) -> Any:
+        """How pydantic, and what is built on it (FastAPI), takes and gives a record."""
+        from pydantic_core import core_schema  # only where pydantic asks
+
+        taken = core_schema.no_info_after_validator_function(
+            cls.from_dict, core_schema.dict_schema(core_schema.str_schema())
+        )
+        return core_schema.json_or_python_schema(
+            json_schema=taken,
+            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), taken]),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                cls.to_dict, return_schema=core_schema.dict_schema(core_schema.str_schema())
+            ),
+        )
+
+
+def _plain(value: Any, path: str) -> Any:
+    """A field's value as `Record.to_dict` gives it."""
+    if isinstance(value, msgspec.Struct):
+        return {name: _plain(getattr(value, name), name) for name in value.__struct_fields__}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: _plain(part, name) for name, part in value._asdict().items()}
+    if isinstance(value, (list, tuple)) and any(
+        isinstance(v, (msgspec.Struct, tuple)) for v in value
+    ):
+        return [_plain(part, path) for part in value]
+    return [] if value == () else as_json(value, True, path)
+
+
+class ToolCall(Record, frozen=True, omit_defaults=True):
     """A model's request to run a tool."""
 
     id: str | None
@@ -75,8 +148,12 @@ class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str | None = None
     """Why the call could not be parsed. None for a valid call."""
 
+    @classmethod
+    def _built(cls, shape: ToolCall) -> ToolCall:
+        return ToolCall(shape.id, shape.name, restored(shape.arguments), shape.error)
 
-class Message(msgspec.Struct, frozen=True):
+
+class Message(Record, frozen=True):
     """One message of a conversation, in no framework's dialect.
 
     `message_id` is given at construction, so that appending the same object again after a lost
@@ -97,6 +174,21 @@ class Message(msgspec.Struct, frozen=True):
     """The application's own: str, int, float, bool, bytes, None, lists and dicts of them."""
     extensions: dict[str, Any] = msgspec.field(default_factory=dict)
     """By framework: what the fields above cannot express, and only that."""
+
+    @classmethod
+    def _built(cls, shape: Message) -> Message:
+        return msgspec.structs.replace(
+            shape,
+            content=restored(shape.content),
+            tool_calls=tuple(map(ToolCall._built, shape.tool_calls)),
+            metadata=restored(shape.metadata),
+            extensions=restored(shape.extensions),
+        )
+
+    @property
+    def created_at(self) -> dt.datetime | None:
+        """`create_time` as an aware datetime, in UTC."""
+        return None if self.create_time is None else as_datetime(self.create_time)
 
     @property
     def text(self) -> str:
@@ -191,6 +283,8 @@ class Message(msgspec.Struct, frozen=True):
         )
 
     def _repr_html_(self) -> str:
+        from tsmemory import html  # only notebooks need it
+
         return html.messages([self])
 
 
@@ -218,7 +312,7 @@ def _make(
     )
 
 
-class Session(msgspec.Struct, frozen=True, kw_only=True):
+class Session(Record, frozen=True, kw_only=True):
     """What is known of a session beside its messages."""
 
     user_id: str
@@ -238,7 +332,23 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that the session lives on after each write; None without a time to live."""
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
 
+    @classmethod
+    def _built(cls, shape: Session) -> Session:
+        return msgspec.structs.replace(shape, metadata=restored(shape.metadata))
+
+    @property
+    def created_at(self) -> dt.datetime | None:
+        """`create_time` as an aware datetime, in UTC."""
+        return as_datetime(self.create_time)
+
+    @property
+    def updated_at(self) -> dt.datetime | None:
+        """`update_time` as an aware datetime, in UTC."""
+        return as_datetime(self.update_time)
+
     def _repr_html_(self) -> str:
+        from tsmemory import html  # only notebooks need it
+
         return html.sessions([self])
 
 
@@ -246,6 +356,8 @@ class MessageList(list[Message]):
     """A list of messages that shows itself in a notebook."""
 
     def _repr_html_(self) -> str:
+        from tsmemory import html  # only notebooks need it
+
         return html.messages(self)
 
 
@@ -256,7 +368,7 @@ class LeftOut(NamedTuple):
     reason: str
 
 
-class WindowReport(msgspec.Struct, frozen=True):
+class WindowReport(Record, frozen=True):
     """A window with its reasons (``explain=True``)."""
 
     messages: MessageList
@@ -273,17 +385,46 @@ class WindowReport(msgspec.Struct, frozen=True):
     prompt cache's breakpoint belongs behind them. All with `Window.step`, else the leading
     instructions."""
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> WindowReport:
+        """The report that `to_dict` gave."""
+        try:
+            fields = {name: data[name] for name in cls.__struct_fields__ if name in data}
+            fields["messages"] = MessageList(map(Message.from_dict, data["messages"]))
+            fields["left_out"] = [
+                LeftOut(Message.from_dict(out["message"]), out["reason"])
+                for out in data["left_out"]
+            ]
+            return cls(**fields)
+        except (TypeError, KeyError) as error:
+            raise InvalidInputError(f"not a WindowReport as to_dict gives it: {error}") from None
+
     def _repr_html_(self) -> str:
+        from tsmemory import html  # only notebooks need it
+
         return html.window(self)
 
 
-class Page(msgspec.Struct, Generic[T], frozen=True):
+class Page(Record, Generic[T], frozen=True):
     """A part of a listing."""
 
     items: list[T]
     next_cursor: str | None = None
     """Give it back as ``cursor=`` for what follows; None at the end. Opaque, and valid while
     others write."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Page[Any]:
+        """The page that `to_dict` gave, of messages or of sessions."""
+        items = data.get("items") if isinstance(data, Mapping) else None
+        if not isinstance(items, list):
+            raise InvalidInputError("not a Page as to_dict gives it: it has no list of items")
+        kind = (
+            Session
+            if items and isinstance(items[0], dict) and "session_id" in items[0]
+            else Message
+        )
+        return Page([kind.from_dict(item) for item in items], data.get("next_cursor"))
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.items)
@@ -292,6 +433,8 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
         return len(self.items)
 
     def _repr_html_(self) -> str:
+        from tsmemory import html  # only notebooks need it
+
         return html.page(self)
 
 
@@ -305,7 +448,7 @@ class Erased(NamedTuple):
         return self.sessions > 0 or self.messages > 0
 
 
-class Stats(msgspec.Struct, frozen=True, kw_only=True):
+class Stats(Record, frozen=True, kw_only=True):
     """What a store holds."""
 
     users: int

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from tsmemory import InvalidInputError, Message, MessageTooLargeError, Session, ToolCall
 from tsmemory.engine.codec import (
-    MAX_DEPTH,
     decode_message,
     decode_session,
     decode_value,
@@ -25,6 +24,7 @@ from tsmemory.engine.codec import (
     encode_session,
     encode_value,
 )
+from tsmemory.values import MAX_DEPTH
 
 # Any code point at all, lone surrogates included.
 texts = st.text(st.characters(), max_size=12)

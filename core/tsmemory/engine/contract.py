@@ -26,7 +26,6 @@ For every primitive:
 
 from __future__ import annotations
 
-import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -110,6 +109,8 @@ class Backend(ABC):
         Raises:
             ConflictError: others wrote faster than this, for `REWRITE_SECONDS`; says so.
         """
+        import random  # for a conflict, which is rare
+
         attempts, deadline = 0, time.monotonic() + REWRITE_SECONDS
         while True:
             session = yield from self.get_session(key)

@@ -9,10 +9,8 @@ nothing but its scheme.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, quote, urlencode
 
 from tsmemory.errors import InvalidInputError
 
@@ -134,7 +132,7 @@ def split_url(
     if parts.fragment:
         raise InvalidInputError(f"{parts.scheme}: no URL of a store has a fragment; write # as %23")
     known = ", ".join(sorted(readers)) or "none"
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    pairs = _pairs(parts.query)
     may_quote = not _holds_secret(parts, pairs)
     found: dict[str, Any] = {}
     for name, text in pairs:
@@ -164,7 +162,7 @@ def redact_url(url: str) -> str:
     if at:
         name, colon, _ = user.partition(":")
         user = f"{name}:{MASK}" if colon else MASK  # a lone user name may be a token
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    pairs = _pairs(parts.query)
     query = parts.query
     if any(is_secret(name) and value for name, value in pairs):
         # A piece without a "=" may be the rest of a secret that was not percent-encoded.
@@ -172,6 +170,8 @@ def redact_url(url: str) -> str:
             (name if value else MASK, MASK if is_secret(name) and value else value)
             for name, value in pairs
         ]
+        from urllib.parse import quote, urlencode  # slow to import, and rarely needed
+
         query = urlencode(shown, quote_via=quote, safe="*/:", errors="surrogatepass")
     fragment = MASK if parts.fragment and parts.netloc else parts.fragment
     redacted = parts._replace(netloc=f"{user}{at}{address}", query=query, fragment=fragment)
@@ -192,8 +192,16 @@ def _is_ambiguous(parts: StoreURL, *, has_authority: bool) -> bool:
     return "@" in parts.path + parts.query + parts.fragment
 
 
+def _pairs(query: str) -> list[tuple[str, str]]:
+    from urllib.parse import parse_qsl  # slow to import, and needed only where there are options
+
+    return parse_qsl(query, keep_blank_values=True) if query else []
+
+
 def _host(scheme: str, text: str) -> tuple[str, int | None]:
     """The host and port that `text` is. Never quotes it: it may be a part of a password."""
+    import unicodedata
+
     match = _HOST.fullmatch(text)
     # A full-width @ or / is one of them after the normalisation that host names undergo.
     if match is None or _DELIMITERS & set(unicodedata.normalize("NFKC", match["name"] or "")):

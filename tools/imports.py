@@ -3,7 +3,8 @@
     python -m tools.imports            prints the figures
     python -m tools.imports --mermaid  prints the picture in ARCHITECTURE.md
 
-Imports that only a type checker makes count too. A module's layer is that of the first line of
+Imports under ``if TYPE_CHECKING`` point nowhere up either, but make no circle: nothing runs them.
+A module's layer is that of the first line of
 `LAYERS` that is its name or a package it is in.
 """
 
@@ -51,13 +52,17 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def arrows(known: Mapping[str, Path]) -> dict[str, set[str]]:
-    """For each module, those that it imports."""
-    return {name: set(_imported(path, known)) - {name} for name, path in known.items()}
+def arrows(known: Mapping[str, Path], *, types: bool = False) -> dict[str, set[str]]:
+    """For each module, those that it imports (`types`: for a type checker alone, too)."""
+    return {name: set(_imported(path, known, types)) - {name} for name, path in known.items()}
 
 
-def _imported(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def _imported(path: Path, known: Mapping[str, Path], types: bool) -> Iterator[str]:
+    nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if types or not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)):
+            nodes.extend(ast.iter_child_nodes(node))
         if isinstance(node, ast.Import):
             yield from (m for alias in node.names if (m := _module(alias.name, known)))
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -147,7 +152,7 @@ def main(arguments: list[str]) -> int:
     if "--mermaid" in arguments:
         print(mermaid(graph))
         return 0
-    found, wrong = circles(graph), upward(graph)
+    found, wrong = circles(graph), upward(arrows(modules(), types=True))
     print(f"{len(graph)} modules, {sum(map(len, graph.values()))} arrows")
     print(f"{len(found)} circles", *(" · ".join(part) for part in found), sep="\n    ")
     print(f"{len(wrong)} arrows up", *(f"{a} → {b}" for a, b in wrong), sep="\n    ")

@@ -109,7 +109,9 @@ def _registered(scheme: str, url: str) -> _FromURL:
     found = {point.name.lower(): point for point in entry_points(group=ENTRY_POINTS)}
     if scheme in found:
         return cast("_FromURL", found[scheme].load())
-    named = f" {scheme!r}" if scheme and "@" not in url else ""
+    # In user:password@host what stands before the colon is no scheme.
+    is_scheme = "@" not in url or url[len(scheme) :].startswith("://")
+    named = f" {scheme!r}" if scheme and is_scheme else ""
     raise InvalidInputError(
         f"no backend for the URL's scheme{named}; one of {', '.join(sorted({*SCHEMES, *found}))}, "
         "as in sqlite:///chat.db"

@@ -67,7 +67,7 @@ def test_real_conversations(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--store", "nosql://me:secret@host"], "no engine for the scheme 'nosql'"),
+        (["--store", "nosql://me:secret@host"], "no backend for the URL's scheme 'nosql'"),
         (["--conversations", "none.jsonl"], "No such file"),
     ],
 )

@@ -22,7 +22,7 @@ PACKAGES = {
     "llamaindex_tsmemory": ROOT / "llamaindex_tsmemory",
 }
 LAYERS: dict[str, tuple[str, ...]] = {
-    "program": ("tsmemory.cli", "tsmemory.__main__"),
+    "program": ("tsmemory.cli", "tsmemory.web", "tsmemory.__main__"),
     "demo": ("tsmemory.demo",),
     "adapters": ("langchain_tsmemory", "llamaindex_tsmemory"),
     "tools": (

@@ -1,4 +1,4 @@
-"""The law, over the SQLite engine."""
+"""The contract, over the SQLite backend."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import sqlite3
 import tempfile
 from contextlib import closing
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -15,10 +14,6 @@ from tsmemory.testing import BackendConformance, Engine, run_against_oracle
 
 
 class TestSQLite(BackendConformance):
-    expected_failures: ClassVar = {
-        "test_other_content_under_a_stored_id_is_a_conflict": "content is not compared yet",
-    }
-
     @pytest.fixture
     def engine(self, tmp_path: Path) -> Engine:
         path = tmp_path / "chat.db"

@@ -27,6 +27,7 @@ from tsmemory import (
     open_store,
 )
 from tsmemory.backends.sqlite import MIGRATIONS, SCHEMA, SQLiteBackend
+from tsmemory.backends.sqlite.layout import APPLICATION_ID
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_the_loop_runs_on_while_another_process_holds_the_lock(path: Path) -> No
                 other.execute("BEGIN IMMEDIATE")
                 task = asyncio.create_task(store.conversation("s").aappend(Message.user("x")))
                 for _ in range(20):
-                    await asyncio.sleep(0.005)  # a turn of the loop, during the wait
+                    await asyncio.sleep(0.005)
                     ticks += 1
                 assert not task.done()
                 other.execute("COMMIT")
@@ -126,7 +127,7 @@ def test_50_kills_in_a_tight_append_loop(path: Path) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
         lines = [process.stdout.readline() for _ in range(rng.randrange(1, 30))]
-        time.sleep(rng.random() * 0.002)  # a random instant of an append; nothing announces one
+        time.sleep(rng.random() * 0.002)
         os.kill(process.pid, signal.SIGKILL)
         out, _ = process.communicate()
         lines += out.splitlines()
@@ -146,7 +147,7 @@ def test_50_kills_in_a_tight_append_loop(path: Path) -> None:
 
 def _trace(store: Store, work) -> list[str]:
     store.setup()
-    (db,) = store.backend._idle
+    (db,) = store.backend.connections.idle
     statements: list[str] = []
     db.set_trace_callback(statements.append)
     work()
@@ -189,10 +190,13 @@ def test_an_append_is_one_transaction(long_history: Path, size: int) -> None:
         for batch in (1, 4, 200):
             messages = [Message.user(str(i)) for i in range(batch)]
             statements = [s.split()[0] for s in _trace(store, lambda m=messages: chat.append(*m))]
-            assert statements.count("COMMIT") == 1
-            # A row each; beside them the transaction, the session before and after, and one look
-            # for these ids, whatever the length of the history.
-            assert len(statements) <= batch + 5
+            inserts = statements.count("INSERT")
+            assert inserts == batch
+            assert [s for s in statements if s != "INSERT"] == [
+                "BEGIN",
+                "UPDATE",  # the session
+                "COMMIT",
+            ]
 
 
 @pytest.mark.parametrize("size", [100, 100_000])
@@ -216,9 +220,9 @@ def test_every_hot_read_searches_an_index(long_history: Path, size: int) -> None
         }
         for name, read in reads.items():
             for statement in _trace(store, read):
-                if statement.startswith(("BEGIN", "COMMIT", "INSERT")):
+                if statement.startswith(("BEGIN", "COMMIT", "INSERT", "PRAGMA")):
                     continue
-                (db,) = store.backend._idle
+                (db,) = store.backend.connections.idle
                 plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}")]
                 ours = [
                     step
@@ -251,7 +255,7 @@ def test_the_schema_is_what_the_module_says(path: Path) -> None:
 def test_durability(path: Path, durability: str, synchronous: int) -> None:
     with open_store(url(path, durability=durability)) as store:
         store.setup()
-        (db,) = store.backend._idle
+        (db,) = store.backend.connections.idle
         assert db.execute("PRAGMA synchronous").fetchone() == (synchronous,)
     with open_store(f"sqlite:///{path}", durability=durability) as store:
         assert store.backend.durability == durability
@@ -264,6 +268,7 @@ def test_full_durability_is_the_default(path: Path) -> None:
 def test_a_file_of_a_newer_release_is_left_alone(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = 99")
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     with open_store(url(path)) as store:
         with pytest.raises(UnavailableError, match="newer tsmemory"):
             store.stats()
@@ -375,11 +380,11 @@ from tsmemory import open_store
 with open_store({url(path)!r}) as store:
     chat = store.conversation("s")
     chat.append(Message.user("parent"))
-    parents = {{id(db) for db in store.backend._idle}}
+    parents = {{id(db) for db in store.backend.connections.idle}}
     child = os.fork()
     if child == 0:
         chat.append(Message.user("child"))
-        os._exit(0 if parents.isdisjoint(id(db) for db in store.backend._idle) else 1)
+        os._exit(0 if parents.isdisjoint(id(db) for db in store.backend.connections.idle) else 1)
     assert os.waitpid(child, 0)[1] == 0
     chat.append(Message.user("parent again"))
     assert [m.text for m in chat.window(9)] == ["parent", "child", "parent again"]
@@ -391,7 +396,7 @@ with open_store({url(path)!r}) as store:
 
 def test_a_message_over_the_limit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # SQLite's own limit is 1 GB; a lower one takes the same way.
-    monkeypatch.setattr("tsmemory.backends.sqlite.backend._MAX_BODY", 1000)
+    monkeypatch.setattr("tsmemory.backends.sqlite.backend.MAX_BODY", 1000)
     with open_store(url(path)) as store:
         chat = store.conversation("s")
         with pytest.raises(InvalidInputError, match="limit of 1000"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from tsmemory.backends.sqlite.backend import MIGRATIONS, SCHEMA, SQLiteBackend
+from tsmemory.backends.sqlite.backend import SQLiteBackend
+from tsmemory.backends.sqlite.layout import MIGRATIONS, SCHEMA
 
 __all__ = ["MIGRATIONS", "SCHEMA", "SQLiteBackend"]

@@ -1,0 +1,221 @@
+"""What is in the file: tables, migrations, and the records that its rows are.
+
+The file is public. `SCHEMA` is what ``sqlite3 FILE .schema`` prints, ``PRAGMA user_version`` is the
+number of the last migration, ``PRAGMA application_id`` says that the file is ours; bodies are JSON
+(`tsmemory.engine.codec`), times µs since the epoch.
+
+Sessions are listed by `update_time`, but indexed by `listed_time`, which follows it only when it
+has fallen more than `LISTING_LAG_US` behind: an append in a running conversation then rewrites no
+index of sessions. A reader takes the candidates from the index and sorts them (`reader`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from tsmemory.engine.codec import decode_message, decode_session
+from tsmemory.engine.commit import Head
+from tsmemory.engine.contract import Key, Position
+from tsmemory.engine.rows import corrupt_message
+from tsmemory.errors import CorruptRecordError
+from tsmemory.model import Message, Session
+
+__all__ = [
+    "APPLICATION_ID", "LISTING_LAG_US", "LIVE", "MAX_BODY", "MIGRATIONS", "SCHEMA",
+    "SESSION_COLUMNS", "SessionRow", "decode_row", "tolerant_text",
+]  # fmt: skip
+
+APPLICATION_ID = 0x74736D6D
+"""``tsmm`` in ASCII, in the file's header (https://sqlite.org/pragma.html#pragma_application_id)"""
+
+LISTING_LAG_US = 60_000_000
+"""How far `listed_time` may be behind `update_time`, µs: about one turn of an agent."""
+
+MAX_BODY = 1_000_000_000  # SQLITE_MAX_LENGTH's default, https://sqlite.org/limits.html
+
+SCHEMA = """\
+CREATE TABLE sessions (
+    pk INTEGER PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    create_time INTEGER NOT NULL,
+    update_time INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    message_count INTEGER NOT NULL,
+    last_time INTEGER NOT NULL,
+    ttl REAL,
+    expires_at INTEGER,
+    body BLOB NOT NULL,
+    listed_time INTEGER NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX sessions_by_id ON sessions (user_id, session_id);
+CREATE INDEX sessions_by_user ON sessions (user_id, listed_time);
+CREATE INDEX sessions_by_time ON sessions (listed_time);
+CREATE INDEX sessions_by_expiry ON sessions (expires_at) WHERE expires_at IS NOT NULL;
+CREATE TABLE messages (
+    pk INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL,
+    create_time INTEGER NOT NULL,
+    message_id TEXT NOT NULL,
+    pinned INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX messages_by_time ON messages (session, create_time, message_id);
+CREATE UNIQUE INDEX messages_by_id ON messages (session, message_id);
+CREATE INDEX messages_pinned ON messages (session, create_time, message_id) WHERE pinned = 1;
+"""
+"""The tables of a new file. ``pinned`` is 1 for system and developer messages."""
+
+_FIRST = """\
+CREATE TABLE sessions (
+    pk INTEGER PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    create_time INTEGER NOT NULL,
+    update_time INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    message_count INTEGER NOT NULL,
+    last_time INTEGER NOT NULL,
+    ttl REAL,
+    expires_at INTEGER,
+    body BLOB NOT NULL
+);
+CREATE UNIQUE INDEX sessions_by_id ON sessions (user_id, session_id);
+CREATE INDEX sessions_by_user ON sessions (user_id, update_time, session_id);
+CREATE INDEX sessions_by_time ON sessions (update_time, user_id, session_id);
+CREATE INDEX sessions_by_expiry ON sessions (expires_at) WHERE expires_at IS NOT NULL;
+CREATE TABLE messages (
+    pk INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL,
+    create_time INTEGER NOT NULL,
+    message_id TEXT NOT NULL,
+    pinned INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX messages_by_time ON messages (session, create_time, message_id);
+CREATE UNIQUE INDEX messages_by_id ON messages (session, message_id);
+CREATE INDEX messages_pinned ON messages (session, create_time, message_id) WHERE pinned = 1;
+"""
+
+_LAZY_LISTING = """\
+DROP INDEX sessions_by_user;
+DROP INDEX sessions_by_time;
+ALTER TABLE sessions ADD COLUMN listed_time INTEGER NOT NULL DEFAULT 0;
+UPDATE sessions SET listed_time = update_time;
+CREATE INDEX sessions_by_user ON sessions (user_id, listed_time);
+CREATE INDEX sessions_by_time ON sessions (listed_time);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _LAZY_LISTING)
+"""Each takes the file from version i to i + 1, all that are missing in one transaction."""
+
+LIVE = "user_id = ? AND session_id = ? AND (expires_at IS NULL OR expires_at > ?)"
+"""A session that has not expired: (user_id, session_id, now)."""
+
+
+SESSION_COLUMNS = (
+    "pk, user_id, session_id, create_time, update_time, version, message_count, last_time, "
+    "ttl, expires_at, body, listed_time"
+)
+
+
+class SessionRow(NamedTuple):
+    """A session's row, as `SESSION_COLUMNS` select it."""
+
+    pk: int
+    user_id: str
+    session_id: str
+    create_time: int
+    update_time: int
+    version: int
+    message_count: int
+    last_time: int
+    ttl: float | None
+    expires_at: int | None
+    body: bytes
+    listed_time: int
+
+    def session(self) -> Session | CorruptRecordError:
+        """The record; an error object where the row does not decode."""
+        try:
+            self._check()
+            title, summary, metadata = decode_session(self.body)
+        except (ValueError, TypeError, RecursionError) as error:
+            broken = CorruptRecordError(
+                f"does not decode: {error}",
+                user_id=_text(self.user_id),
+                session_id=_text(self.session_id),
+                create_time=_time(self.update_time),
+            )
+            broken.__cause__ = error
+            return broken
+        return Session(
+            user_id=self.user_id,
+            session_id=self.session_id,
+            create_time=self.create_time,
+            update_time=self.update_time,
+            version=self.version,
+            message_count=self.message_count,
+            title=title,
+            summary=summary,
+            expires_at=self.expires_at,
+            ttl=self.ttl,
+            metadata=metadata,
+        )
+
+    def head(self) -> Head:
+        """What a commit decides on.
+
+        Raises:
+            CorruptRecordError: the row does not decode.
+        """
+        session = self.session()
+        if isinstance(session, CorruptRecordError):
+            raise session
+        return Head(session, self.last_time)
+
+    def _check(self) -> None:
+        """Raise ValueError where a column holds what the package does not write: SQLite's types
+        belong to the value, not to the column."""
+        for name in ("create_time", "update_time", "version", "message_count", "last_time"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise ValueError(f"{name} is {value!r:.40}")
+        if type(self.user_id) is not str or type(self.session_id) is not str:
+            raise ValueError("an id is not text")
+        if self.expires_at is not None and type(self.expires_at) is not int:
+            raise ValueError(f"expires_at is {self.expires_at!r:.40}")
+        if self.ttl is not None and type(self.ttl) is not float:
+            raise ValueError(f"ttl is {self.ttl!r:.40}")
+        if type(self.body) is not bytes:
+            raise ValueError(f"the body is {type(self.body).__name__}, not bytes")
+
+
+def decode_row(
+    key: Key, create_time: int, message_id: str, body: bytes
+) -> Message | CorruptRecordError:
+    """The message of a row; an error object where it does not decode."""
+    try:
+        if type(body) is not bytes:
+            raise ValueError(f"the body is {type(body).__name__}, not bytes")
+        if type(create_time) is not int or type(message_id) is not str or create_time < 0:
+            raise ValueError(f"its key is {create_time!r:.40}, {message_id!r:.40}")
+        return decode_message(body, message_id, create_time)
+    except (ValueError, TypeError, RecursionError) as error:
+        return corrupt_message(key, Position(_time(create_time), _text(message_id)), error)
+
+
+def tolerant_text(data: bytes) -> str:
+    """TEXT that may not be UTF-8, as a `sqlite3.Connection.text_factory`: for damaged files."""
+    return data.decode("utf-8", "backslashreplace")
+
+
+def _text(value: Any) -> str:
+    return value if type(value) is str else repr(value)[:255]
+
+
+def _time(value: Any) -> int:
+    """Where a value that should be a time sorts: SQLite puts numbers first, then text and blobs."""
+    if type(value) is int:
+        return min(max(value, 0), 2**63 - 2)
+    return 2**63 - 2

@@ -1,0 +1,219 @@
+"""Reading: each operation is one SELECT, so it sees one state of the file.
+
+Metadata filters run here, on the rows as they stream out of the index: SQLite would run in this
+same process, and its JSON functions know neither our types nor our rules.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from tsmemory.backends.sqlite.changes import messages_by_id, session_row
+from tsmemory.backends.sqlite.layout import (
+    LISTING_LAG_US,
+    LIVE,
+    SESSION_COLUMNS,
+    SessionRow,
+    decode_row,
+)
+from tsmemory.engine.contract import Key, MessageQuery, Read, SessionQuery
+from tsmemory.engine.rows import passes
+from tsmemory.errors import CorruptRecordError
+from tsmemory.model import Message, Session
+
+__all__ = ["get_messages", "get_session", "list_sessions", "read"]
+
+_OF_SESSION = f"session = (SELECT pk FROM sessions WHERE {LIVE})"
+_NO_LIMIT = -1  # what SQLite takes for none
+_MAX_LIMIT = 2**63 - 1
+
+
+def get_session(db: sqlite3.Connection, key: Key, now: int) -> Session | CorruptRecordError | None:
+    """The record of a live session."""
+    row = session_row(db, key, now)
+    return row.session() if row else None
+
+
+def get_messages(
+    db: sqlite3.Connection, key: Key, ids: Sequence[str], now: int
+) -> list[Message | CorruptRecordError]:
+    """Those of the ids that are there, in no particular order."""
+    row = session_row(db, key, now)
+    return messages_by_id(db, key, row.pk, ids) if row else []
+
+
+# -- messages --------------------------------------------------------------------------------
+
+
+def read(db: sqlite3.Connection, key: Key, query: MessageQuery, now: int) -> Read:
+    """Messages of a live session, and what else the query asks for, from one state of the file."""
+    live = (*key, now)
+    clauses, values = [_OF_SESSION], [*live]
+    _add_range(clauses, values, "create_time", query.created_from, query.created_to)
+    if query.after is not None:
+        clauses.append(f"(create_time, message_id) {'<' if query.descending else '>'} (?, ?)")
+        values.extend(query.after)
+    way = "DESC" if query.descending else "ASC"
+    select = (
+        f"SELECT create_time, message_id, body FROM messages WHERE {' AND '.join(clauses)} "
+        f"ORDER BY create_time {way}, message_id {way}"
+    )
+    with_pinned = query.pinned and query.limit is not None
+    if not (with_pinned or query.total or query.session):
+        rows = _first(_messages(key, _limited(db, select, values, query)), query)
+        return Read(rows)
+    return _read_more(db, key, query, select, values, live, with_pinned)
+
+
+def _read_more(
+    db: sqlite3.Connection,
+    key: Key,
+    query: MessageQuery,
+    select: str,
+    values: list[Any],
+    live: tuple[str, str, int],
+    with_pinned: bool,
+) -> Read:
+    """One statement with up to three parts; the last column says whose part a row is."""
+    parts: list[str] = []
+    bound: list[Any] = []
+    with_session = query.total or query.session
+    padding = ", NULL" * (SESSION_COLUMNS.count(",") - 2) if with_session else ""
+    if with_session:
+        parts.append(f"SELECT {SESSION_COLUMNS}, 0 FROM sessions WHERE {LIVE}")
+        bound += live
+    limit = _NO_LIMIT
+    if query.limit is not None and query.where is None:
+        limit = min(query.limit, _MAX_LIMIT)
+    parts.append(f"SELECT *{padding}, 1 FROM ({select} LIMIT ?)")
+    bound += [*values, limit]
+    if with_pinned:
+        parts.append(
+            f"SELECT *{padding}, 2 FROM (SELECT create_time, message_id, body FROM messages "
+            f"WHERE {_OF_SESSION} AND pinned = 1 ORDER BY create_time, message_id)"
+        )
+        bound += live
+    columns = db.execute(" UNION ALL ".join(parts), bound).fetchall()
+    session = None
+    if with_session and columns and columns[0][-1] == 0:
+        session = SessionRow._make(columns[0][:-1]).session()
+    rows = _first(_messages(key, (row for row in columns if row[-1] == 1)), query)
+    pinned: list[Message | CorruptRecordError] = []
+    if with_pinned and rows and columns[-1][-1] == 2:
+        oldest = (rows[-1].create_time or 0, rows[-1].message_id or "")
+        pinned = list(_messages(key, (row for row in columns if row[-1] == 2 and row[:2] < oldest)))
+    total = None
+    if query.total:
+        total = session.message_count if isinstance(session, Session) else 0
+    return Read(rows, pinned, total, session if query.session else None)
+
+
+def _messages(key: Key, rows: Iterable[Any]) -> Iterator[Message | CorruptRecordError]:
+    return (decode_row(key, row[0], row[1], row[2]) for row in rows)
+
+
+# -- sessions --------------------------------------------------------------------------------
+
+
+def list_sessions(
+    db: sqlite3.Connection, query: SessionQuery, now: int
+) -> list[Session | CorruptRecordError]:
+    """Live sessions in the order of `update_time`, from the index of `listed_time`."""
+    clauses = ["(expires_at IS NULL OR expires_at > ?)"]
+    values: list[Any] = [now]
+    if query.user_id is not None:
+        clauses.append("user_id = ?")
+        values.append(query.user_id)
+    low, high = query.updated_from, query.updated_to
+    _add_range(clauses, values, "update_time", low, high)
+    if query.after is not None:
+        sign = "<" if query.descending else ">"
+        clauses.append(f"(update_time, user_id, session_id) {sign} (?, ?, ?)")
+        values.extend(query.after)
+        if query.descending:
+            high = query.after[0] if high is None else min(high, query.after[0])
+        else:
+            low = query.after[0] if low is None else max(low, query.after[0])
+    _add_range(clauses, values, "listed_time", low and low - LISTING_LAG_US, high)
+    rows = db.execute(
+        f"SELECT {SESSION_COLUMNS} FROM sessions WHERE {' AND '.join(clauses)} "
+        f"ORDER BY listed_time {'DESC' if query.descending else 'ASC'}",
+        values,
+    )
+    sessions = (row.session() for row in _by_activity(map(SessionRow._make, rows), query))
+    return _first(sessions, query)
+
+
+def _by_activity(rows: Iterator[SessionRow], query: SessionQuery) -> Iterator[SessionRow]:
+    """Rows that come in the order of `listed_time`, in the order of `update_time`.
+
+    A row is given out once no later one can be before it: later ones were listed no later (or no
+    earlier) than the one just read, and active at most `LISTING_LAG_US` after they were listed.
+    """
+    waiting: list[_Ranked] = []
+    for row in rows:
+        ranked = _Ranked(row, query.descending)
+        while waiting and waiting[0].precedes(row.listed_time):
+            yield heapq.heappop(waiting).row
+        heapq.heappush(waiting, ranked)
+    while waiting:
+        yield heapq.heappop(waiting).row
+
+
+class _Ranked:
+    """A row in a heap: the first in the order of the query is the smallest."""
+
+    __slots__ = ("descending", "place", "row")
+
+    def __init__(self, row: SessionRow, descending: bool) -> None:
+        self.row = row
+        self.descending = descending
+        time = row.update_time
+        # SQLite sorts numbers before text before blobs.
+        rank = 0 if isinstance(time, (int, float)) else 1 if isinstance(time, str) else 2
+        self.place: tuple[Any, ...] = (rank, time, str(row.user_id), str(row.session_id))
+
+    def __lt__(self, other: _Ranked) -> bool:
+        return self.place > other.place if self.descending else self.place < other.place
+
+    def precedes(self, listed_time: Any) -> bool:
+        """Whether every row that is listed at `listed_time`, or further on, comes after this."""
+        if not isinstance(listed_time, (int, float)) or self.place[0]:
+            return self.descending
+        if self.descending:
+            return bool(self.place[1] > listed_time + LISTING_LAG_US)
+        return bool(self.place[1] < listed_time)
+
+
+# -- what both share -------------------------------------------------------------------------
+
+
+def _add_range(
+    clauses: list[str], values: list[Any], column: str, first: int | None, last: int | None
+) -> None:
+    for sign, bound in ((">=", first), ("<=", last)):
+        if bound is not None:
+            clauses.append(f"{column} {sign} ?")
+            values.append(bound)
+
+
+def _limited(
+    db: sqlite3.Connection, select: str, values: Sequence[Any], query: MessageQuery
+) -> sqlite3.Cursor:
+    if query.limit is None or query.where is not None:
+        return db.execute(select, values)
+    return db.execute(f"{select} LIMIT ?", (*values, min(query.limit, _MAX_LIMIT)))
+
+
+def _first(rows: Iterable[Any], query: MessageQuery | SessionQuery) -> list[Any]:
+    """The rows that the filter lets through, up to the limit; no more are read."""
+    passed = []
+    for row in rows:
+        if query.where is None or passes(row, query.where):
+            passed.append(row)
+            if query.limit is not None and len(passed) >= query.limit:
+                break
+    return passed

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import unquote
 from warnings import warn
@@ -111,12 +112,12 @@ class SQLiteBackend(LocalBackend):
         return cls(unquote(parts.path.removeprefix("/")), **found)
 
     def __repr__(self) -> str:
-        return f"SQLiteBackend({self.path!r}, durability={self.durability!r})"
+        return f"SQLiteBackend({self._file.path!r}, durability={self.durability!r})"
 
     @property
-    def path(self) -> str:
+    def path(self) -> Path:
         """The file, absolute."""
-        return self._file.path
+        return Path(self._file.path)
 
     # -- running -----------------------------------------------------------------------------
 

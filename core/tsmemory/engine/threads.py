@@ -11,12 +11,12 @@ survive that anyway.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
-import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from tsmemory.engine.fork import reset_after_fork
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Threads"]
 
 T = TypeVar("T")
-_ALL: weakref.WeakSet[Threads] = weakref.WeakSet()
 
 
 class Threads:
@@ -40,7 +39,11 @@ class Threads:
         self._limit = limit
         self._guard = threading.Lock()
         self._begin()
-        _ALL.add(self)
+        reset_after_fork(self)
+
+    def _after_fork(self) -> None:
+        self._guard = threading.Lock()
+        self._begin()  # what waits in the queue belongs to the parent's callers
 
     def _begin(self) -> None:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -116,13 +119,3 @@ def _resolve(future: asyncio.Future[Any], result: Any) -> None:
 def _reject(future: asyncio.Future[Any], error: BaseException) -> None:
     if not future.done():
         future.set_exception(error)
-
-
-def _after_fork_in_child() -> None:
-    for threads in _ALL:
-        threads._guard = threading.Lock()
-        threads._begin()  # the parent's threads, and what waits for them, are not in this process
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

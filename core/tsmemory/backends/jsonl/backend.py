@@ -362,3 +362,4 @@ class JSONLBackend(LocalBackend):
         self._cache.clear()
         self._locks.forget()
         self._catalogue.close()
+        self.end_threads()

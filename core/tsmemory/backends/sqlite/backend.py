@@ -27,7 +27,9 @@ from tsmemory.backends.sqlite.layout import MAX_BODY
 from tsmemory.backends.sqlite.writer import Undo, Write, Writer
 from tsmemory.engine import steps as runner
 from tsmemory.engine.commit import encode_bodies
-from tsmemory.engine.contract import (
+from tsmemory.engine.contract import now_us
+from tsmemory.engine.local import LocalBackend
+from tsmemory.engine.records import (
     Capabilities,
     Change,
     Decide,
@@ -36,9 +38,7 @@ from tsmemory.engine.contract import (
     Outcome,
     Read,
     SessionQuery,
-    now_us,
 )
-from tsmemory.engine.local import LocalBackend
 from tsmemory.engine.steps import Steps
 from tsmemory.engine.threads import Threads
 from tsmemory.engine.urls import split_url

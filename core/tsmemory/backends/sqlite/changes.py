@@ -26,7 +26,7 @@ from tsmemory.backends.sqlite.layout import (
 from tsmemory.engine import commit as template
 from tsmemory.engine.codec import encode_session
 from tsmemory.engine.commit import CLOCK_SKEW_US, Head, Loaded, Plan, encode_bodies
-from tsmemory.engine.contract import Change, Decide, Key, Outcome, Position, Snapshot
+from tsmemory.engine.records import Change, Decide, Key, Outcome, Position, Snapshot
 from tsmemory.engine.steps import immediate, run
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Erased, Message, is_pinned

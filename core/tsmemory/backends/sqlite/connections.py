@@ -53,8 +53,6 @@ class Connections:
         self.timeout = timeout
         self.closed = False
         self.idle: list[Connection] = []
-        self.after_fork: Callable[[], None] | None = None
-        """Called in a child, before anything else is done with the store there."""
         self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
         with OPENING:
             _ALL.add(self)
@@ -169,8 +167,6 @@ class Connections:
         for db in inherited:
             db.close()
         self._open = weakref.WeakSet()
-        if self.after_fork is not None:
-            self.after_fork()
 
 
 def back_off(tried: int, most: float) -> None:

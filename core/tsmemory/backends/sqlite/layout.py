@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from tsmemory.engine.codec import decode_message, decode_session
 from tsmemory.engine.commit import Head
-from tsmemory.engine.contract import Key, Position
+from tsmemory.engine.records import Key, Position
 from tsmemory.engine.rows import corrupt_message
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Message, Session

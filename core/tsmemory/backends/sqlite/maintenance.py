@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 from tsmemory.backends.sqlite.layout import SESSION_COLUMNS, SessionRow, decode_row
-from tsmemory.engine.contract import Key
+from tsmemory.engine.records import Key
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Problem, Stats
 

@@ -19,7 +19,7 @@ from tsmemory.backends.sqlite.layout import (
     SessionRow,
     decode_row,
 )
-from tsmemory.engine.contract import Key, MessageQuery, Read, SessionQuery
+from tsmemory.engine.records import Key, MessageQuery, Read, SessionQuery
 from tsmemory.engine.rows import passes
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Message, Session

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tsmemory.backends.sqlite.connections import Connections, back_off
 from tsmemory.backends.sqlite.file import Connection, translate
+from tsmemory.engine.fork import reset_after_fork
 from tsmemory.engine.log import get_logger
 from tsmemory.engine.threads import Threads
 from tsmemory.errors import TimeoutError
@@ -99,10 +100,10 @@ class Writer:
         self._connections = connections
         self._after_commit = after_commit
         self._threads = Threads("tsmemory-sqlite-writer", 1)
-        connections.after_fork = self._begin
-        self._begin()
+        self._after_fork()
+        reset_after_fork(self)
 
-    def _begin(self) -> None:
+    def _after_fork(self) -> None:
         # Reentrant, because releasing it fails where this thread does not hold it: that is how an
         # interrupt right after acquiring it is survived.
         self._lock = threading.RLock()

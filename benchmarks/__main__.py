@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("sqlite", "jsonl_memory", "redis_memory", "tablestore_requests", "doors")
+NAMES = ("sqlite", "postgres", "jsonl_memory", "redis_memory", "tablestore_requests", "doors")
 
 for name in sys.argv[1:] or NAMES:
     if name not in NAMES:

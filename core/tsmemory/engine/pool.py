@@ -3,8 +3,8 @@
 A lease is counted by an object that lives in the frame which holds it. Whatever ends that frame,
 at any instruction, ends the lease: there is no counter that could stay raised.
 
-1. A lease waits until fewer than `size` are out, then takes the connection that was used last, or
-   opens one.
+1. A lease waits its turn until fewer than `size` are out, then takes the connection that was used
+   last, or opens one. The one that ends hands its place to the one that waited longest.
 2. A connection whose use ended well goes back. One whose use ended by an interrupt or a
    cancellation is closed, and one that `usable` refuses: it may be in the middle of a reply.
 3. A connection that broke takes the idle ones with it: they led to the same server.
@@ -81,7 +81,7 @@ class Pool(_Base[C]):
         super().__init__(usable, size, timeout)
         self._connect, self._disconnect = connect, disconnect
         self._lock = threading.Lock()
-        self._waiters: deque[threading.Event] = deque()
+        self._waiters: deque[tuple[threading.Event, _Lease]] = deque()
 
     @contextmanager
     def lease(self) -> Iterator[C]:
@@ -105,19 +105,26 @@ class Pool(_Base[C]):
 
     def _acquire(self, lease: _Lease) -> C | None:
         deadline = time.monotonic() + self.timeout
+        waiter = (threading.Event(), lease)
+        with self._lock:
+            if not self._waiters and len(self._leases) < self.size:
+                return self._admit(lease)
+            self._waiters.append(waiter)
         while True:
-            with self._lock:
-                if len(self._leases) < self.size:
-                    return self._admit(lease)
-                self._waiters.append(waiter := threading.Event())
             left = deadline - time.monotonic()
-            # A lease that ended with its frame wakes nobody, so look again now and then.
-            if left <= 0 or not waiter.wait(min(left, 1.0)):
-                with self._lock:
-                    if waiter in self._waiters:
-                        self._waiters.remove(waiter)
+            # A lease that ended with its frame hands on nothing, so look again now and then.
+            waiter[0].wait(min(max(left, 0), 1.0))
+            with self._lock:
+                if lease in self._leases or len(self._leases) < self.size:
+                    self._forget(waiter)
+                    return self._admit(lease)
                 if left <= 0:
+                    self._forget(waiter)
                     raise self._exhausted()
+
+    def _forget(self, waiter: tuple[threading.Event, _Lease]) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
 
     def _release(self, lease: _Lease, connection: C | None, finished: bool, broken: bool) -> None:
         drop: list[C] = []
@@ -125,13 +132,16 @@ class Pool(_Base[C]):
             if connection is not None:
                 keep = finished and not self._closed and self._usable(connection)
                 (self._idle if keep else drop).append(connection)
+            else:  # it may have been interrupted in the queue
+                self._waiters = deque(w for w in self._waiters if w[1] is not lease)
             if broken:
                 drop += self._idle
                 self._idle.clear()
             self._leases.discard(lease)
-            waiter = self._waiters.popleft() if self._waiters else None
-        if waiter is not None:
-            waiter.set()
+            if self._waiters and len(self._leases) < self.size:
+                event, following = self._waiters.popleft()
+                self._leases.add(following)
+                event.set()
         for unwanted in drop:
             self._disconnect(unwanted)
 
@@ -158,7 +168,7 @@ class AsyncPool(_Base[C]):
     ) -> None:
         super().__init__(usable, size, timeout)
         self._connect, self._disconnect = connect, disconnect
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._waiters: deque[tuple[asyncio.Future[None], _Lease]] = deque()
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[C]:
@@ -177,28 +187,25 @@ class AsyncPool(_Base[C]):
             await self._release(lease, connection, finished, broken)
 
     async def _acquire(self, lease: _Lease) -> C | None:
-        deadline = time.monotonic() + self.timeout
-        while len(self._leases) >= self.size:
-            waiter = asyncio.get_running_loop().create_future()
+        if self._waiters or len(self._leases) >= self.size:
+            waiter = (asyncio.get_running_loop().create_future(), lease)
             self._waiters.append(waiter)
             try:
-                await asyncio.wait_for(waiter, max(0.0, deadline - time.monotonic()))
-            except asyncio.TimeoutError:
-                raise self._exhausted() from None
-            except asyncio.CancelledError:
-                self._wake()  # this one may have been woken: hand it on
-                raise
+                # Not wait_for: before Python 3.12 it may lose a cancellation.
+                await asyncio.wait([waiter[0]], timeout=self.timeout)
             finally:
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
+            if not waiter[0].done():
+                raise self._exhausted()
         return self._admit(lease)
 
-    def _wake(self) -> None:
+    def _hand_on(self) -> None:
         while self._waiters and len(self._leases) < self.size:
-            waiter = self._waiters.popleft()
+            waiter, following = self._waiters.popleft()
             if not waiter.done():
+                self._leases.add(following)
                 waiter.set_result(None)
-                return
 
     async def _release(
         self, lease: _Lease, connection: C | None, finished: bool, broken: bool
@@ -211,7 +218,7 @@ class AsyncPool(_Base[C]):
             drop += self._idle
             self._idle.clear()
         self._leases.discard(lease)
-        self._wake()
+        self._hand_on()
         for unwanted in drop:
             await self._disconnect(unwanted)
 

@@ -130,7 +130,7 @@ class PostgresBackend(NetworkBackend):
         usual = {"fallback_application_name": "tsmemory", "connect_timeout": 10}
         try:
             conninfo = psycopg.conninfo.make_conninfo(
-                parts._replace(query="").geturl(), **{**usual, **given}
+                f"{parts.scheme}://{parts.netloc}{parts.path}", **{**usual, **given}
             )
         except psycopg.Error:
             # libpq's own words may repeat a password that was not percent-encoded.

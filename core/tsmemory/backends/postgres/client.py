@@ -3,7 +3,7 @@
 1. Nothing lasts longer than a transaction: no session setting, no session lock, no prepared
    statement. So PgBouncer in transaction mode works.
 2. A connection of ours that reaches the server itself (its process id is the one that the server
-   reports) may keep more: time-outs are set once, and statements that repeat are prepared.
+   reports) may keep more: settings are made once, and statements that repeat are prepared.
 3. Otherwise, settings go ahead of the statements in their transaction, in the same round trip.
 4. A transaction is a program of `engine.steps` whose steps take a `Transaction`: it is rolled back
    and run anew as a whole.
@@ -29,6 +29,9 @@ Statement: TypeAlias = tuple[str, Any]
 """SQL, and its parameters by name."""
 
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"  # each statement sees what came before it
+_PLANNER = {"enable_seqscan": "off", "enable_bitmapscan": "off"}
+"""Every statement of ours has an index in its order. Without statistics (a table that has just
+been filled) the planner may prefer to read a session whole, and keep that plan."""
 _IDLE = pq.TransactionStatus.IDLE
 _BUSY = (pq.TransactionStatus.ACTIVE, pq.TransactionStatus.UNKNOWN)
 
@@ -48,15 +51,17 @@ class Settings(NamedTuple):
     prepare: bool | None
     """Whether statements are prepared; None: where that is safe."""
 
-    def time_limits(self) -> dict[str, str]:
+    def lasting(self) -> dict[str, str]:
+        """Settings that are the same for every statement."""
         if self.timeout is None:
-            return {}
+            return _PLANNER
         limit = f"{round(self.timeout * 1000)}ms"
-        return {"statement_timeout": limit, "idle_in_transaction_session_timeout": limit}
+        limits = {"statement_timeout": limit, "idle_in_transaction_session_timeout": limit}
+        return {**limits, **_PLANNER}
 
     def prelude(self, connection: Any, user_id: str | None) -> list[Statement]:
         """Step 3: the statement that goes ahead, where one is needed."""
-        values = self.time_limits() if getattr(connection, "behind_pooler", False) else {}
+        values = dict(self.lasting()) if getattr(connection, "behind_pooler", False) else {}
         if self.row_security:
             values["tsmemory.user_id"] = user_id or ""
         if not values:
@@ -66,11 +71,11 @@ class Settings(NamedTuple):
 
     def probe(self, connection: Any) -> Statement:
         """Step 2: NULL through a pooler; else the time-outs are set."""
-        limits = self.time_limits()
-        calls = " || ".join(f"set_config('{name}', %s, false)" for name in limits) or "''"
+        values = self.lasting()
+        calls = " || ".join(f"set_config('{name}', %s, false)" for name in values)
         return (
             f"SELECT CASE WHEN pg_backend_pid() = %s THEN {calls} END",
-            [connection.info.backend_pid, *limits.values()],
+            [connection.info.backend_pid, *values.values()],
         )
 
     def apply(self, connection: Any, probed: Any) -> None:

@@ -93,8 +93,8 @@ SET (update_time, version, message_count, last_time, ttl, expires_at) = (
         FROM (SELECT {{now}} AS now) c) t)
 WHERE (s.expires_at IS NULL OR s.expires_at > {{now}})
     AND position('"$' IN coalesce(s.metadata_exact::text, s.metadata::text)) = 0
-    AND NOT EXISTS (SELECT FROM {{messages}} m
-        WHERE m.session = s.id AND m.message_id = ANY(%(ids)s::text[]))
+    AND (SELECT m.session FROM {{messages}} m
+        WHERE m.session = s.id AND m.message_id = ANY(%(ids)s::text[]) LIMIT 1) IS NULL
 """
 _LOCK = (
     f"SELECT {SESSION_COLUMNS} FROM {{sessions}} s "

@@ -40,6 +40,7 @@ from pydantic import AnyUrl, BaseModel, ValidationError
 from llamaindex_tsmemory._calls import make_call
 from llamaindex_tsmemory._values import decode, encode, same, union_members
 from tsmemory import Block, InvalidInputError, ToolCall
+from tsmemory.blocks import block_text
 
 __all__ = ["BLOCK_TYPES", "from_blocks", "make_text", "make_tool_call", "to_blocks"]
 
@@ -326,7 +327,8 @@ def _read(block: Block, origin: dict[str, Any] | None) -> Sequence[Any]:
     if kind == "refusal":
         return [make_text(_str(block.get("refusal")))]
     # non_standard, a provider's own tool calls and results: no class of LlamaIndex holds them.
-    return [make_text(block["text"])] if type(block.get("text")) is str else []
+    text = block_text(block)
+    return [make_text(text)] if text else []
 
 
 def _read_whole(block: Block, origin: dict[str, Any]) -> list[Any]:

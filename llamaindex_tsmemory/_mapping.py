@@ -9,7 +9,11 @@
     other additional_kwargs                    the extension
 
 The extension, ``extensions["llamaindex"]``, has the keys ``role``, ``additional_kwargs`` (encoded
-as `_values` says) and ``empty_text``; there is none where there is nothing to say.
+as `_values` says), ``empty_text``, and ``blocks``: that LlamaIndex wrote this answer's list of
+blocks. There is no extension where there is nothing to say. Reasoning in
+``additional_kwargs["reasoning_content"]`` is in the neutral content too.
+
+An answer's blocks that another framework wrote are shown as `_across` says.
 
 Calls that a window has taken out of a message are taken out of its blocks and its
 ``additional_kwargs["tool_calls"]`` too. Calls that another framework made become `ToolCallBlock`s,
@@ -23,6 +27,7 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock, ToolCallBlock
 
+from llamaindex_tsmemory._across import REASONING, present
 from llamaindex_tsmemory._blocks import from_blocks, make_text, make_tool_call, to_blocks
 from llamaindex_tsmemory._calls import claim, make_call, read_call
 from llamaindex_tsmemory._values import decode, encode
@@ -35,6 +40,7 @@ _SPOKEN_BY_MODEL = frozenset({MessageRole.CHATBOT, MessageRole.MODEL})
 _ROLES: dict[str, MessageRole] = {
     role.value: role for role in MessageRole if role not in _SPOKEN_BY_MODEL
 }
+_ANSWERS = frozenset({"assistant", "chatbot", "model"})
 _PARTICIPANT = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what chat APIs accept as a name
 _CALLS = "tool_calls"
 _FIELDS = {"name": "name", "tool_call_id": "tool_call_id"}
@@ -96,6 +102,12 @@ def _to_neutral(message: ChatMessage) -> Message:
         content = []  # "" is the message of one empty text
     elif content == "" and message.blocks and calls and type(message.blocks[0]) is TextBlock:
         extension["empty_text"] = True
+    if type(content) is list and content and role.value in _ANSWERS:
+        extension["blocks"] = True
+    thought = _thought(kwargs)
+    if thought:
+        texts = [{"type": "text", "text": content}] if type(content) is str and content else content
+        content = [*thought, *texts]
     return Message(
         role="assistant" if role in _SPOKEN_BY_MODEL else role.value,
         content=content,
@@ -103,6 +115,23 @@ def _to_neutral(message: ChatMessage) -> Message:
         extensions={_OWN: extension} if extension else {},
         **fields,
     )
+
+
+def _thought(kwargs: dict[str, Any]) -> list[Any]:
+    """The reasoning that a message has in its ``additional_kwargs``, as a neutral block."""
+    text = kwargs.get(REASONING)
+    return [{"type": "reasoning", "reasoning": text}] if type(text) is str and text else []
+
+
+def _without_thought(content: list[Any], kwargs: dict[str, Any], own: bool) -> Any:
+    """`content` as it was before the reasoning of `kwargs` was put before it."""
+    thought = _thought(kwargs)
+    if not thought or content[:1] != thought:
+        return content
+    rest = content[1:]
+    if own or len(rest) > 1 or (rest and rest[0].get("type") != "text"):
+        return rest
+    return rest[0]["text"] if rest else ""
 
 
 def _text_before_calls(blocks: list[Any], calls: list[ToolCall]) -> str | list[Any] | None:
@@ -187,7 +216,14 @@ def _from_neutral(message: Message) -> ChatMessage:
             kwargs.setdefault("name", message.role)
 
     shown: set[int] = set()
-    content = message.content
+    content: Any = message.content
+    own = "blocks" in extension
+    if type(content) is list:
+        content = _without_thought(content, kwargs, own)
+    if type(content) is list and content and not own and message.role in _ANSWERS:
+        content, reasoning = present(content, message.tool_calls)
+        if reasoning:
+            kwargs[REASONING] = reasoning
     if isinstance(content, str):
         empty = not content and message.tool_calls and not extension.get("empty_text")
         blocks: list[Any] = [] if empty else [make_text(content)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tsmemory.backends.redis.layout import Keys
+from tsmemory.backends.redis.layout import KeyNames, parse_row
 from tsmemory.engine.contract import Backend
 from tsmemory.engine.records import Key
 from tsmemory.testing import Engine
@@ -54,13 +54,13 @@ def engine_on(client: Any, prefix: str, open_backend: Callable[[], Backend]) -> 
     """What the conformance suite needs; `client` is of the test's own, for going round the API."""
 
     def damage(user_id: str, session_id: str, message_id: str | None) -> None:
-        head, log, ids, _, _ = Keys(prefix).place(Key(user_id, session_id)).keys
+        head, log, *_ = KeyNames(prefix).session(Key(user_id, session_id)).keys
         if message_id is None:
             assert client.hset(head, "title", "{") == 1
             return
-        place = client.hget(ids, message_id).decode().zfill(19) + message_id + "\0"
-        (row,) = client.zrangebylex(log, f"[{place}", f"({place[:-1]}\1")
-        client.zrem(log, row)
-        client.zadd(log, {place.encode() + b"\xff": 0})
+        for i, row in enumerate(client.lrange(log, 0, -1)):
+            position, body = parse_row(row)
+            if position.message_id == message_id:
+                client.lset(log, i, row[: len(row) - len(body)] + b"\xff")
 
     return Engine(open=open_backend, damage=damage, client_clock=False)

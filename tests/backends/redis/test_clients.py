@@ -27,7 +27,7 @@ from tsmemory import (
 )
 from tsmemory.backends.redis import RedisBackend
 from tsmemory.backends.redis.client import read_url
-from tsmemory.backends.redis.layout import Keys
+from tsmemory.backends.redis.layout import KeyNames
 from tsmemory.engine.records import Key
 from tsmemory.testing.servers.redis import CuttingProxy, RedisCluster, RedisServer
 
@@ -164,7 +164,7 @@ def test_credentials(prefix: str) -> None:
 
 
 def test_a_url_of_the_wrong_kind(cluster: RedisCluster, valkey: RedisServer) -> None:
-    key = Keys("tsmemory").place(Key("default", "s")).keys[0]
+    key = KeyNames("tsmemory").session(Key("default", "s")).keys[0]
     other = next(s for s in cluster.servers if s is not cluster.master_of(key))
     with Store(RedisBackend.from_url(other.url, retry_for=0)) as store:
         with pytest.raises(BackendError, match=r"redis\+cluster://"):

@@ -1,9 +1,8 @@
-"""The law, over a Cluster of three masters with replicas."""
+"""The contract, over a Cluster of three masters with replicas."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 import pytest
 
@@ -14,10 +13,6 @@ from tsmemory.testing.servers.redis import RedisCluster
 
 
 class TestCluster(BackendConformance):
-    expected_failures: ClassVar = {
-        "test_other_content_under_a_stored_id_is_a_conflict": "content is not compared yet",
-    }
-
     @pytest.fixture
     def engine(self, cluster: RedisCluster, prefix: str) -> Iterator[Engine]:
         with cluster.client() as client:

@@ -1,10 +1,10 @@
-"""The law, with clients that decode replies: over one server, and, if asked, the Cluster too."""
+"""The contract, with clients that decode replies: over one server, and, if asked, the Cluster."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -16,10 +16,6 @@ FULL = os.environ.get("TSMEMORY_REDIS_FULL") == "1"
 
 
 class TestDecoding(BackendConformance):
-    expected_failures: ClassVar = {
-        "test_other_content_under_a_stored_id_is_a_conflict": "content is not compared yet",
-    }
-
     @pytest.fixture(params=["valkey", *(["redis_6", "cluster"] if FULL else [])])
     def engine(self, request: pytest.FixtureRequest, prefix: str) -> Iterator[Engine]:
         server = request.getfixturevalue(request.param)

@@ -1,9 +1,8 @@
-"""The law, over one Valkey server."""
+"""The contract, over one Valkey server."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 import pytest
 
@@ -14,10 +13,6 @@ from tsmemory.testing.servers.redis import RedisServer
 
 
 class TestValkey(BackendConformance):
-    expected_failures: ClassVar = {
-        "test_other_content_under_a_stored_id_is_a_conflict": "content is not compared yet",
-    }
-
     @pytest.fixture
     def engine(self, valkey: RedisServer, prefix: str) -> Iterator[Engine]:
         with valkey.client() as client:

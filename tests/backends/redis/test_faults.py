@@ -17,7 +17,7 @@ from tests.backends.redis._checks import check_session
 from tests.backends.redis.conftest import require
 from tsmemory import ConflictError, Message, Store, UnavailableError
 from tsmemory.backends.redis import RedisBackend
-from tsmemory.backends.redis.layout import Keys
+from tsmemory.backends.redis.layout import KeyNames
 from tsmemory.engine.records import Key
 from tsmemory.testing.servers.redis import (
     CuttingProxy,
@@ -206,8 +206,8 @@ def fragile() -> Iterator[RedisCluster]:
 
 
 def test_slots_move_while_writers_run(fragile: RedisCluster, prefix: str) -> None:
-    names = Keys(prefix)
-    keys = [names.place(SESSION).keys[0], names.lists("u")[0]]
+    names = KeyNames(prefix)
+    keys = [names.session(SESSION).keys[0], names.session(SESSION).lists[0]]
     with fragile.client() as client:
         slots = {client.keyslot(key) for key in keys}
     with writing(fragile.url, prefix) as writers:
@@ -221,10 +221,10 @@ def test_slots_move_while_writers_run(fragile: RedisCluster, prefix: str) -> Non
 
 
 def test_a_cluster_master_is_killed(fragile: RedisCluster, prefix: str) -> None:
-    names = Keys(prefix)
+    names = KeyNames(prefix)
     fragile.wait()
     with writing(fragile.url, prefix) as writers:
-        for key in (names.place(SESSION).keys[0], names.lists("u")[0]):
+        for key in (names.session(SESSION).keys[0], names.session(SESSION).lists[0]):
             victim = fragile.master_of(key)
             victim.kill()
             writers.progress()

@@ -4,52 +4,67 @@ For a session of user ``ada`` called ``trip 1``, with the default prefix:
 
 ===================================  =======  ====================================================
 ``tsmemory:{ada/trip 1}:head``       hash     the session's record, see below
-``tsmemory:{ada/trip 1}:log``        zset     score 0; ``<time><message id>NUL<body>``
-``tsmemory:{ada/trip 1}:ids``        hash     message id → its time
-``tsmemory:{ada/trip 1}:pin``        zset     score 0; ``<time><message id>NUL`` of system and
-                                              developer messages; absent where there are none
-``tsmemory:{ada/trip 1}:done``       list     token, messages deleted: of the last minute's commits
+``tsmemory:{ada/trip 1}:log``        list     the messages in order, see below
+``tsmemory:{ada/trip 1}:ids``        hash     stored message id → its time
+``tsmemory:{ada/trip 1}:pins``       zset     score 0; ``<time, 19 digits><stored message id>`` of
+                                              system and developer messages; absent without them
+``tsmemory:{ada/trip 1}:done``       list     mark, messages deleted: of the last minute's commits
                                               that are not plain appends, so that a repetition
                                               after a lost reply answers the same
+``tsmemory:{ada/trip 1}:lease``      string   who holds the session against other writers, for
+                                              seconds: a large change, or one that met contention
+``tsmemory:{ada/trip 1}:newlog``     list     with ``newids`` and ``newpins``: what a large change
+                                              has staged; removed by the server if its writer died
 ``tsmemory:{i07}:user:ada``          zset     session id; score: its update_time
 ``tsmemory:{i07}:all``               zset     ``<user id>NUL<session id>``; score: its update_time
+``tsmemory:{i07}:expiry``            zset     the same; score: when it expires
 ===================================  =======  ====================================================
 
-What stands in braces decides the Cluster's slot. In a session's, ``% { } /`` of the two ids are
-percent-encoded; ``i07`` is the CRC-32 of the user id, modulo 16. A time in a row is 19 decimal
-digits; inside rows and in ``all`` a NUL of an id is ``\\x01\\x01`` and a ``\\x01`` is
-``\\x01\\x02``. Bodies are those of `tsmemory.engine.codec`.
+What is in braces decides the Cluster's slot. In a session's, ``% { } /`` of the two ids are
+percent-encoded; ``i07`` is the CRC-32 of both, modulo 16, so that no slot takes every write of a
+user. In ``all`` a NUL of an id is ``\\x01\\x01`` and a ``\\x01`` is ``\\x01\\x02``.
 
-The head: ``layout`` (1), ``create_time``, ``update_time``, ``version``, ``message_count``,
-``last_time``, ``ttl`` (seconds), ``ttl_us``, ``expires_at``, ``title``, ``summary`` (each a JSON
-list of one), and ``meta:<key>``, the same, for each metadata key (``meta!<JSON>`` where the key
-has lone surrogates). What has no value has no field.
+A row of the log is ``<time> ``, one byte with the length of the stored id, the stored id, and the
+body (`tsmemory.engine.codec`). A stored id is the id in UTF-8; a UUID in lower case is ``\\xff``
+and its 16 bytes.
+
+The head has the field ``state``: numbers (``-`` for none), separated by spaces: layout (2),
+create_time, update_time, version, message_count, last_time (the highest ever given), ttl in
+seconds, ttl in µs, expires_at; then what belongs to it: rows of the log, ids, pins, and how many
+rows at the end of the log are of an unfinished batch. Rows at the front beyond message_count are
+deleted and not yet removed. A key that holds another number was lost in part (an eviction, a
+restore): readers and writers then raise `CorruptRecordError`. Other fields: ``title``, ``summary``
+(each a JSON list of one), and ``meta:<key>``, the same, for each metadata key (``meta!<JSON>``
+where the key has lone surrogates). What has no value has no field.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tsmemory.engine.codec import decode_message, decode_value, encode_value
+from tsmemory.engine.commit import Head
 from tsmemory.engine.records import UNSET, Key, Position, SessionPatch
 from tsmemory.engine.rows import corrupt_message
 from tsmemory.errors import CorruptRecordError, InvalidInputError
 from tsmemory.model import Message, Session
 
-__all__ = ["LAYOUT", "SHARDS", "Keys", "Place", "escape", "read_head", "read_row"]
+__all__ = ["LAYOUT", "SHARDS", "KeyNames", "SessionKeys", "escape", "read_head", "read_row"]
 
-LAYOUT = "1"
-"""The version of all this, in each session's head."""
+LAYOUT = "2"
+"""The version of all this, in each session's state."""
 SHARDS = 16
-"""The lists of sessions are spread over so many slots, by user: no slot takes every write."""
-_DIGITS = 19  # of a time: 2**63 has as many
-_LATEST = 10**_DIGITS - 1
+"""Over so many slots the index of sessions is spread."""
 _TAG = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D", "/": "%2F"})
 _TAG_BACK = {code: chr(plain) for plain, code in _TAG.items()}
-_PARTS = ("head", "log", "ids", "pin", "done")
+_PARTS = ("head", "log", "ids", "pins", "lease", "done", "newlog", "newids", "newpins")
+_UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+# -- ids -------------------------------------------------------------------------------------
 
 
 def escape(text: str) -> bytes:
@@ -71,21 +86,43 @@ def unescape(data: bytes) -> str:
     return data.decode()
 
 
-def digits(time: int) -> bytes:
-    """A time as the rows have it."""
-    return b"%019d" % min(max(time, 0), _LATEST)
+def store_id(message_id: str) -> bytes:
+    """A message id as the rows have it."""
+    if len(message_id) == 36 and _UUID.fullmatch(message_id):
+        return b"\xff" + bytes.fromhex(message_id.replace("-", ""))
+    return message_id.encode()
 
 
-class Place(NamedTuple):
+def load_id(data: bytes) -> str:
+    """What `store_id` was given.
+
+    Raises:
+        ValueError: `data` is not of its making.
+    """
+    if len(data) == 17 and data[0] == 0xFF:
+        digits = data[1:].hex()
+        parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
+        return "-".join(parts)
+    return data.decode()
+
+
+# -- keys ------------------------------------------------------------------------------------
+
+
+class SessionKeys(NamedTuple):
     """Where a session is kept, and where it is listed."""
 
     keys: tuple[str, ...]
-    lists: tuple[str, str]
+    """Its own, as the scripts take them: head, log, ids, pins, lease, done."""
+    staging: tuple[str, ...]
+    """Of a large change: the new log, ids and pins."""
+    lists: tuple[str, str, str]
+    """The user's sessions, all sessions, expiries."""
     member: bytes
     all_member: bytes
 
 
-class Keys:
+class KeyNames:
     """The names of keys under one prefix.
 
     Raises:
@@ -100,38 +137,58 @@ class Keys:
         except UnicodeEncodeError:
             raise InvalidInputError("a prefix has no lone surrogates") from None
         self.prefix = prefix
-        glob = re.sub(r"([\[\]*?\\^-])", r"\\\1", prefix)
-        self.pattern = f"{glob}:{{*"
-        self._key = re.compile(
-            re.escape(prefix.encode()) + rb":\{([^/{}]*)/([^/{}]*)\}:([a-z]+)", re.DOTALL
-        )
+        name = re.escape(prefix.encode())
+        parts = b"|".join(part.encode() for part in _PARTS)
+        self._session = re.compile(name + rb":\{([^/{}]*)/([^/{}]*)\}:(" + parts + rb")", re.DOTALL)
+        self._index = re.compile(name + rb":\{i(\d\d)\}:(?:all|expiry|user:.*)", re.DOTALL)
 
-    def place(self, key: Key) -> Place:
+    def pattern(self, user_id: str | None = None) -> str:
+        """What the keys match, as ``SCAN`` takes it: all, or those of a user's sessions."""
+        tag = "" if user_id is None else f"{user_id.translate(_TAG)}/"
+        return re.sub(r"([\[\]*?\\^-])", r"\\\1", f"{self.prefix}:{{{tag}") + "*"
+
+    def session(self, key: Key) -> SessionKeys:
         user_id, session_id = key
-        tag = f"{self.prefix}:{{{user_id.translate(_TAG)}/{session_id.translate(_TAG)}}}:"
-        return Place(
-            tuple(tag + part for part in _PARTS),
-            self.lists(user_id),
+        tag = f"{user_id.translate(_TAG)}/{session_id.translate(_TAG)}"
+        names = tuple(f"{self.prefix}:{{{tag}}}:{part}" for part in _PARTS)
+        shard = zlib.crc32(tag.encode()) % SHARDS
+        return SessionKeys(
+            names[:6],
+            names[6:],
+            self.shard(shard, user_id),
             session_id.encode(),
             escape(user_id) + b"\x00" + escape(session_id),
         )
 
-    def lists(self, user_id: str) -> tuple[str, str]:
-        """The user's list of sessions, and everybody's, in one slot."""
-        tag = f"{self.prefix}:{{i{zlib.crc32(user_id.encode()) % SHARDS:02d}}}:"
-        return f"{tag}user:{user_id}", f"{tag}all"
+    def shard(self, shard: int, user_id: str) -> tuple[str, str, str]:
+        """The keys of a shard of the index."""
+        tag = f"{self.prefix}:{{i{shard:02d}}}:"
+        return f"{tag}user:{user_id}", f"{tag}all", f"{tag}expiry"
 
-    def everybody(self) -> list[str]:
-        """The lists of every user's sessions."""
-        return [f"{self.prefix}:{{i{shard:02d}}}:all" for shard in range(SHARDS)]
+    def lists(self, user_id: str | None) -> list[str]:
+        """The lists of a user's sessions, or of every user's (None)."""
+        which = 1 if user_id is None else 0
+        return [self.shard(shard, user_id or "")[which] for shard in range(SHARDS)]
 
     def parse(self, key: bytes) -> tuple[Key, str] | None:
         """The session that a key belongs to, and which of its keys; None for another key."""
-        found = self._key.fullmatch(key)
-        if found is None:
+        match = self._session.fullmatch(key)
+        if match is None:
             return None
-        user_id, session_id = (_untag(part) for part in found.groups()[:2])
-        return Key(user_id, session_id), found[3].decode()
+        try:
+            user_id, session_id = (_untag(part) for part in match.groups()[:2])
+        except UnicodeDecodeError:
+            return None
+        found = Key(user_id, session_id)
+        name = match[3].decode()
+        # Only what these names are made to: another spelling is somebody else's key.
+        mine = self.session(found)
+        return (found, name) if key.decode() in (*mine.keys, *mine.staging) else None
+
+    def is_index(self, key: bytes) -> bool:
+        """Whether a key is of the index of sessions."""
+        match = self._index.fullmatch(key)
+        return match is not None and int(match[1]) < SHARDS
 
 
 def _untag(data: bytes) -> str:
@@ -148,77 +205,114 @@ def parse_member(data: bytes) -> Key:
 
 
 def parse_row(data: bytes) -> tuple[Position, bytes]:
-    """A row of a session's log: where it stands, and its body. Never fails: see `read_row`."""
-    stop = data.find(b"\x00", _DIGITS)
-    if stop < 0:
-        stop = len(data)
-    time, name = data[:_DIGITS], data[_DIGITS:stop]
+    """A row of a session's log: its position, and its body. Never fails: see `read_row`."""
+    time, _, rest = data.partition(b" ")
+    size = rest[0] if rest else 0
+    stored = rest[1 : 1 + size]
     try:
-        position = Position(int(time), unescape(name))
+        position = Position(int(time), load_id(stored))
     except ValueError:
-        position = Position(0, name.decode(errors="replace"))
-    return position, data[stop + 1 :]
+        position = Position(0, stored.decode(errors="replace"))
+    return position, rest[1 + size :]
 
 
 def read_row(key: Key, data: bytes) -> Message | CorruptRecordError:
     """The message that a row of a session's log holds."""
     try:
-        stop = data.index(b"\x00", _DIGITS)
-        message_id = unescape(data[_DIGITS:stop])
-        return decode_message(data[stop + 1 :], message_id, int(data[:_DIGITS]))
-    except ValueError as error:
+        space = data.index(b" ")
+        stop = space + 2 + data[space + 1]
+        return decode_message(data[stop:], load_id(data[space + 2 : stop]), int(data[:space]))
+    except (ValueError, IndexError) as error:
         return corrupt_message(key, parse_row(data)[0], error)
 
 
-def before(position: Position) -> bytes:
-    """The bound under the row at `position`, and above those before it."""
-    return digits(position.create_time) + escape(position.message_id) + b"\x00"
-
-
-def behind(position: Position) -> bytes:
-    """The bound above the row at `position`, and under those after it."""
-    return digits(position.create_time) + escape(position.message_id) + b"\x01"
+def split_rows(lengths: bytes, text: bytes) -> Iterator[bytes]:
+    """Rows that travelled as one text, and their lengths."""
+    start = 0
+    for length in map(int, lengths.split()):
+        yield text[start : start + length]
+        start += length
 
 
 # -- heads -----------------------------------------------------------------------------------
 
 
-def read_head(key: Key, told: bytes, free: list[bytes]) -> Session | CorruptRecordError | None:
-    """The session whose head travelled as this; None where there was none."""
-    if not told:
-        return None
-    try:
-        layout, create_time, update_time, version, count, ttl, expires_at = told.split(b" ")
-        if layout != LAYOUT.encode():
+class State(NamedTuple):
+    """A session's state, as the server has it."""
+
+    create_time: int
+    update_time: int
+    version: int
+    message_count: int
+    last_time: int
+    ttl: float | None
+    ttl_us: int | None
+    expires_at: int | None
+    rows: int
+    ids: int
+    pins: int
+    pending: int
+
+    @classmethod
+    def parse(cls, text: bytes) -> State:
+        """
+        Raises:
+            ValueError: it is none of this layout.
+        """
+        layout, *parts = text.split(b" ")
+        if layout != LAYOUT.encode() or len(parts) != len(cls._fields):
             raise ValueError(f"written in layout {layout!r}; this release reads layout {LAYOUT}")
-        fields = dict(zip(free[::2], free[1::2], strict=True)) if free else {}
+        numbers: list[Any] = [None if part == b"-" else int(part) for part in parts[:5]]
+        ttl = None if parts[5] == b"-" else float(parts[5])
+        numbers += [ttl, *(None if part == b"-" else int(part) for part in parts[6:])]
+        return cls(*numbers)
+
+
+def state_of(head: Head) -> str:
+    """The state of a planned head; what is counted is left to the server."""
+    session = head.session
+    ttl = session.ttl
+    fields = (
+        LAYOUT, session.create_time, session.update_time, session.version, session.message_count,
+        head.last_time, "-" if ttl is None else repr(float(ttl)),
+        "-" if ttl is None else round(ttl * 1_000_000),
+        "-" if session.expires_at is None else session.expires_at, 0, 0, 0, 0,
+    )  # fmt: skip
+    return " ".join(map(str, fields))
+
+
+def read_head(key: Key, state: bytes, fields: Sequence[bytes]) -> Session | CorruptRecordError:
+    """The session whose state and other fields travelled as these."""
+    try:
+        found = State.parse(state)
+        named = dict(zip(fields[::2], fields[1::2], strict=True)) if fields else {}
         return Session(
             user_id=key.user_id,
             session_id=key.session_id,
-            create_time=int(create_time),
-            update_time=int(update_time),
-            version=int(version),
-            message_count=int(count),
-            title=_text(fields.get(b"title")),
-            summary=_text(fields.get(b"summary")),
-            expires_at=None if expires_at == b"-" else int(expires_at),
-            ttl=None if ttl == b"-" else float(ttl),
-            metadata=dict(_metadata(fields)),
+            create_time=found.create_time,
+            update_time=found.update_time,
+            version=found.version,
+            message_count=found.message_count,
+            title=_text(named.get(b"title")),
+            summary=_text(named.get(b"summary")),
+            expires_at=found.expires_at,
+            ttl=found.ttl,
+            metadata=dict(_metadata(named)) if named else {},
         )
     except ValueError as error:
         broken = CorruptRecordError(
             f"does not decode: {error}",
             user_id=key.user_id,
             session_id=key.session_id,
-            create_time=update_time_of(told),
+            create_time=update_time_of(state),
         )
         broken.__cause__ = error
         return broken
 
 
-def update_time_of(told: bytes) -> int:
-    """The update_time of a head that travelled as this; 0 where it has none."""
-    parts = told.split(b" ")
+def update_time_of(state: bytes) -> int:
+    """The update_time in a state; 0 where it has none."""
+    parts = state.split(b" ")
     return int(parts[2]) if len(parts) > 2 and parts[2].isdigit() else 0
 
 
@@ -246,8 +340,13 @@ def _field(key: str) -> bytes:
         return b"meta!" + encode_value(key)
 
 
-def changed_fields(patch: SessionPatch | None) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
+def changed_fields(
+    patch: SessionPatch | None, fields: Sequence[bytes] = ()
+) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
     """The fields of the head that a patch sets, with their values, and those it removes.
+
+    Args:
+        fields: names and values that are there.
 
     Raises:
         InvalidInputError: a metadata value that cannot be stored.
@@ -256,6 +355,8 @@ def changed_fields(patch: SessionPatch | None) -> tuple[list[tuple[bytes, bytes]
     if patch is None:
         return set_to, []
     removed = [_field(key) for key in patch.remove]
+    if patch.replace_metadata:
+        removed += [name for name in fields[::2] if name.startswith(b"meta")]
     for name, text in ((b"title", patch.title), (b"summary", patch.summary)):
         if text is None:
             removed.append(name)

@@ -1,4 +1,4 @@
-"""Erasing, purging, counting and verifying: walks over the lists, in portions."""
+"""Erasing, purging, counting and verifying: scans of the index and of the keys, in portions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from operator import methodcaller
 from typing import Any
 
 from tsmemory.backends.redis import scripts
-from tsmemory.backends.redis.layout import Place, parse_row, read_head, read_row
+from tsmemory.backends.redis.layout import SessionKeys, parse_row, read_row
+from tsmemory.backends.redis.reader import lost, read_session
 from tsmemory.backends.redis.server import RedisServer
-from tsmemory.backends.redis.session_index import Entry, settled, walk
+from tsmemory.backends.redis.session_index import Entry, is_settled, scan_page, sweep
 from tsmemory.backends.redis.wire import Call, plain, scripted
+from tsmemory.backends.redis.writer import place
 from tsmemory.engine.records import Key
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import AuthenticationError, BackendError, CorruptRecordError
@@ -19,9 +21,9 @@ from tsmemory.model import Erased, Problem, Session, Stats, is_pinned
 
 __all__ = ["erase_all", "erase_sessions", "erase_user", "purge_expired", "stats", "verify"]
 
-_REMEMBER = 60_000  # ms for which an erased session's count outlives it, unless removed before
+_REMEMBER_MS = 60_000  # how long an erased session's count outlives it, unless removed before
 _ROWS = 200  # messages that `verify` reads at once
-_BYTES = 4_000_000  # of them
+_BYTES = 2_000_000  # of them
 _KEYS = 1000  # COUNT of SCAN: what the server looks at before it lets others in
 
 
@@ -29,91 +31,98 @@ _KEYS = 1000  # COUNT of SCAN: what the server looks at before it lets others in
 
 
 def erase_sessions(
-    server: RedisServer, sessions: Sequence[Key], *, only: str = ""
+    server: RedisServer, sessions: Sequence[Key], *, only_expired: bool = False
 ) -> Steps[Erased]:
-    """Remove sessions and their entries; `only` "expired" spares the live ones."""
-    places = [server.names.place(key) for key in sessions]
-    token = os.urandom(9).hex()
+    """Remove sessions and their entries."""
+    mark = os.urandom(9).hex()
+    found = [server.names.session(key) for key in sessions]
     replies = yield from server.calls(
         [
             scripted(
                 scripts.ERASE,
-                _reach(server, place),
-                (token, _REMEMBER, only, place.member, place.all_member),
+                (*s.keys, *s.staging, *(() if server.is_cluster else s.lists)),
+                (mark, _REMEMBER_MS, "1" if only_expired else "", s.member, s.all_member),
             )
-            for place in places
+            for s in found
         ]
     )
-    rest: list[Any] = []
-    for place, (state, found, _) in zip(places, replies, strict=True):
-        if state == b"live":
+    rest: list[Call] = []
+    count = messages = 0
+    for session, (what, _, size) in zip(found, replies, strict=True):
+        if what == b"live":
             continue
         if server.is_cluster:
-            rest.append(scripted(scripts.INDEX, place.lists, ("drop", *place[2:], "", "")))
-        if found:
-            rest.append(plain("UNLINK", place.keys[-1]))
+            rest.append(place(session, "drop", ""))
+        if what == b"erased":
+            count += 1
+            messages += size
+            rest.append(plain("UNLINK", session.keys[5]))
     yield from server.calls(rest)
-    return Erased(sum(found for _, found, _ in replies), sum(count for _, _, count in replies))
+    return Erased(count, messages)
 
 
-def _reach(server: RedisServer, place: Place) -> tuple[str, ...]:
-    return place.keys if server.is_cluster else place.keys + place.lists
+def _sum(one: Erased, other: Erased) -> Erased:
+    return Erased(one.sessions + other.sessions, one.messages + other.messages)
 
 
-def erase_user(server: RedisServer, user_id: str) -> Steps[Erased]:
+def _erase_listed(server: RedisServer, user_id: str | None) -> Steps[Erased]:
     total = Erased()
-    source = server.names.lists(user_id)[0]
-    while True:  # each round takes its entries off the list
-        _, entries = yield from walk(server, source, user_id, None)
-        if not entries:
-            return total
-        some = yield from erase_sessions(server, [entry.key for entry in entries])
-        total = Erased(total.sessions + some.sessions, total.messages + some.messages)
-
-
-def erase_all(server: RedisServer) -> Steps[Erased]:
-    total = Erased()
-    for source in server.names.everybody():
-        while True:
-            _, entries = yield from walk(server, source, None, None)
+    for source in server.names.lists(user_id):
+        while True:  # each round takes its entries off the list
+            _, entries = yield from scan_page(server, source, user_id, None)
             if not entries:
                 break
             some = yield from erase_sessions(server, [entry.key for entry in entries])
-            total = Erased(total.sessions + some.sessions, total.messages + some.messages)
-    # What no list led to: keys of sessions that were brought here by other means.
+            total = _sum(total, some)
+    return total
+
+
+def _erase_found(server: RedisServer, pattern: str, user_id: str | None) -> Steps[Erased]:
+    """What no list leads to: a list may be lost, or was never written."""
+    total = Erased()
     for node in (yield from _nodes(server)):
         cursor = b"0"
         while True:
-            cursor, found = yield from _scan(server, node, cursor)
-            parsed = {key: server.names.parse(key) for key in found}
-            stray = list({one[0] for one in parsed.values() if one is not None})
-            some = yield from erase_sessions(server, stray)
-            total = Erased(total.sessions + some.sessions, total.messages + some.messages)
-            yield from server.calls(
-                [plain("UNLINK", key) for key, one in parsed.items() if one is None]
-            )
+            cursor, names = yield from _scan(server, node, cursor, pattern)
+            parsed = {one[0] for name in names if (one := server.names.parse(name)) is not None}
+            keys = [key for key in parsed if user_id is None or key.user_id == user_id]
+            total = _sum(total, (yield from erase_sessions(server, keys)))
+            if user_id is None:
+                ours = [name for name in names if server.names.is_index(name)]
+                yield from server.calls([plain("UNLINK", name) for name in ours])
             if cursor == b"0":
                 break
     return total
 
 
+def erase_user(server: RedisServer, user_id: str) -> Steps[Erased]:
+    total = yield from _erase_listed(server, user_id)
+    pattern = server.names.pattern(user_id)
+    return _sum(total, (yield from _erase_found(server, pattern, user_id)))
+
+
+def erase_all(server: RedisServer) -> Steps[Erased]:
+    total = yield from _erase_listed(server, None)
+    return _sum(total, (yield from _erase_found(server, server.names.pattern(), None)))
+
+
 def purge_expired(server: RedisServer) -> Steps[Erased]:
     """Mostly entries of sessions that the server removed by itself: those are not counted."""
     total = Erased()
-    for source in server.names.everybody():
+    for source in server.names.lists(None):
         last: Entry | None = None
         while True:
-            now, entries = yield from walk(server, source, None, last)
+            now, entries = yield from scan_page(server, source, None, last)
             if not entries:
                 break
             last = entries[-1]
-            old = [entry.key for entry in entries if settled(server, entry, now)]
-            some = yield from erase_sessions(server, old, only="expired")
-            total = Erased(total.sessions + some.sessions, total.messages + some.messages)
+            old = [entry.key for entry in entries if is_settled(server, entry, now)]
+            total = _sum(total, (yield from erase_sessions(server, old, only_expired=True)))
+    yield from sweep(server)
     return total
 
 
-# -- walking over keys -----------------------------------------------------------------------
+# -- scanning keys ---------------------------------------------------------------------------
 
 
 def _nodes(server: RedisServer) -> Steps[list[Any]]:
@@ -121,9 +130,11 @@ def _nodes(server: RedisServer) -> Steps[list[Any]]:
     return (yield methodcaller("nodes"))  # type: ignore[no-any-return]
 
 
-def _scan(server: RedisServer, node: Any, cursor: bytes) -> Steps[tuple[bytes, list[bytes]]]:
-    """One step of a walk over a server's keys under our prefix. SCAN gives some keys twice."""
-    reply = yield from server.call(scripts.SCAN, [], cursor, server.names.pattern, _KEYS, node=node)
+def _scan(
+    server: RedisServer, node: Any, cursor: bytes, pattern: str
+) -> Steps[tuple[bytes, list[bytes]]]:
+    """One step of a scan of a server's keys. SCAN gives some keys twice."""
+    reply = yield from server.call(scripts.SCAN, [], cursor, pattern, _KEYS, node=node)
     return reply[0], reply[1]
 
 
@@ -131,65 +142,64 @@ def _scan(server: RedisServer, node: Any, cursor: bytes) -> Steps[tuple[bytes, l
 
 
 def stats(server: RedisServer) -> Steps[Stats]:
-    """`bytes` is what MEMORY USAGE says of the sessions' keys (five samples each), the lists not
+    """`bytes` is what MEMORY USAGE says of the sessions' keys (five samples each), the index not
     included; None where the user may not ask."""
     users: set[str] = set()
     sessions = messages = expired = 0
     size: int | None = 0
-    for source in server.names.everybody():
+    for source in server.names.lists(None):
         last: Entry | None = None
         while True:
-            now, entries = yield from walk(server, source, None, last)
+            now, entries = yield from scan_page(server, source, None, last)
             if not entries:
                 break
             last = entries[-1]
-            places = [server.names.place(entry.key) for entry in entries]
-            heads = yield from server.calls([scripted(scripts.HEAD, p.keys[:1]) for p in places])
-            for entry, reply in zip(entries, heads, strict=True):
-                head = read_head(entry.key, *reply[1:])
+            keys = [server.names.session(entry.key) for entry in entries]
+            heads = yield from server.calls([scripted(scripts.HEAD, k.keys) for k in keys])
+            for entry, (what, _, *rest) in zip(entries, heads, strict=True):
+                head = read_session(entry.key, what, rest)
                 if isinstance(head, Session):
                     users.add(entry.key.user_id)
                     messages += head.message_count
                 sessions += head is not None
                 # In a Cluster a young entry without a session may be one about to begin.
-                expired += head is None and settled(server, entry, now)
+                expired += head is None and is_settled(server, entry, now)
             if size is not None:
-                size = yield from _memory(server, places, size)
+                size = yield from _memory(server, keys, size)
     return Stats(
         users=len(users), sessions=sessions, messages=messages, expired_sessions=expired, bytes=size
     )
 
 
-def _memory(server: RedisServer, places: Sequence[Place], size: int) -> Steps[int | None]:
+def _memory(server: RedisServer, found: Sequence[SessionKeys], size: int) -> Steps[int | None]:
     try:
-        found = yield from server.calls(
-            [Call(None, [key], ("MEMORY", "USAGE", key)) for place in places for key in place.keys]
+        sizes = yield from server.calls(
+            [Call(None, [key], ("MEMORY", "USAGE", key)) for one in found for key in one.keys]
         )
     except (AuthenticationError, BackendError):
         return None
-    return size + sum(one or 0 for one in found)
+    return size + sum(one or 0 for one in sizes)
 
 
 # -- verifying -------------------------------------------------------------------------------
 
 
 def verify(server: RedisServer) -> Steps[list[Problem]]:
-    """Lists against sessions, sessions against their messages, and keys that nothing leads to."""
+    """The index against sessions, sessions against their messages, and keys that nothing lists."""
     problems: list[Problem] = []
     listed: dict[Key, float] = {}
-    users: set[str] = set()
-    for source in server.names.everybody():
+    for source in server.names.lists(None):
         last: Entry | None = None
         while True:
-            now, entries = yield from walk(server, source, None, last)
+            now, entries = yield from scan_page(server, source, None, last)
             if not entries:
                 break
             last = entries[-1]
-            users |= {entry.key.user_id for entry in entries}
             for entry in entries:
                 listed[entry.key] = entry.score
-                problems += yield from _verify_session(server, entry, settled(server, entry, now))
-    for user_id in sorted(users):
+                sure = is_settled(server, entry, now)
+                problems += yield from _verify_session(server, entry, sure)
+    for user_id in sorted({key.user_id for key in listed}):
         problems += yield from _verify_list(server, user_id, listed)
     for node in (yield from _nodes(server)):
         problems += yield from _strays(server, node, listed)
@@ -198,36 +208,30 @@ def verify(server: RedisServer) -> Steps[list[Problem]]:
 
 def _verify_session(server: RedisServer, entry: Entry, sure: bool) -> Steps[list[Problem]]:
     key = entry.key
-    place = server.names.place(key)
+    keys = server.names.session(key).keys
     problems: list[Problem] = []
 
     def report(what: str, message_id: str | None = None) -> None:
         problems.append(Problem(key.user_id, key.session_id, message_id, what))
 
-    reply = yield from server.call(scripts.HEAD, place.keys[:1])
-    head = read_head(key, *reply[1:])
+    what, _, *rest = yield from server.call(scripts.HEAD, keys)
+    head = read_session(key, what, rest)
     if isinstance(head, CorruptRecordError):
         report(head.reason)
     elif head is not None and sure and float(head.update_time) != entry.score:
         report(f"is listed at {entry.score:.0f}, but was updated at {head.update_time}")
-    rank = 0
+    at = pins = 0
     while True:
-        counts, rows, filed = yield from server.call(
-            scripts.LOOK, place.keys[1:4], rank, _ROWS, _BYTES
-        )
-        if rank == 0:
-            if head is None and counts[0]:
-                report(f"its record is gone, but there are {counts[0]} messages")
-            if isinstance(head, Session) and head.message_count != counts[0]:
-                report(f"message_count is {head.message_count}, but there are {counts[0]} messages")
-            if counts[1] != counts[0]:
-                report(f"there are {counts[0]} messages, but {counts[1]} ids")
-        if not rows:
+        what, _, *rest = yield from server.call(scripts.LOOK, keys, at, _ROWS, _BYTES)
+        if what == b"lost" and head is None:
+            report(lost(key, rest[0]).reason)
+        if what != b"ok" or not rest[0]:
             return problems
-        rank += len(rows)
-        for data, time, pin in zip(rows, filed[::2], filed[1::2], strict=True):
+        at += len(rest[0])
+        for data, time, pin in zip(rest[0], rest[1][::2], rest[1][1::2], strict=True):
             position, _ = parse_row(data)
             message = read_row(key, data)
+            pins += bool(pin)
             if isinstance(message, CorruptRecordError):
                 report(message.reason, position.message_id)
             elif is_pinned(message.role) != bool(pin):
@@ -241,16 +245,17 @@ def _verify_list(
 ) -> Steps[list[Problem]]:
     """The user's list against everybody's."""
     problems: list[Problem] = []
-    found: dict[Key, float] = {}
-    last: Entry | None = None
-    while True:
-        _, entries = yield from walk(server, server.names.lists(user_id)[0], user_id, last)
-        if not entries:
-            break
-        last = entries[-1]
-        found |= {entry.key: entry.score for entry in entries}
-    of_all = {key: score for key, score in listed.items() if key.user_id == user_id}
-    for key in sorted(found.keys() ^ of_all.keys()):
+    found: set[Key] = set()
+    for source in server.names.lists(user_id):
+        last: Entry | None = None
+        while True:
+            _, entries = yield from scan_page(server, source, user_id, last)
+            if not entries:
+                break
+            last = entries[-1]
+            found |= {entry.key for entry in entries}
+    of_all = {key for key in listed if key.user_id == user_id}
+    for key in sorted(found ^ of_all):
         where = "everybody's" if key in found else "the user's"
         problems.append(Problem(*key, None, f"is not on {where} list of sessions"))
     return problems
@@ -261,8 +266,8 @@ def _strays(server: RedisServer, node: Any, listed: dict[Key, float]) -> Steps[l
     strays: set[Key] = set()
     cursor = b"0"
     while True:
-        cursor, keys = yield from _scan(server, node, cursor)
-        for name in keys:
+        cursor, names = yield from _scan(server, node, cursor, server.names.pattern())
+        for name in names:
             parsed = server.names.parse(name)
             if parsed is not None and parsed[1] in ("head", "log") and parsed[0] not in listed:
                 strays.add(parsed[0])

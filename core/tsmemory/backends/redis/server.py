@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import methodcaller
 from typing import Any
 
 import redis.exceptions as driver
 
 from tsmemory.backends.redis.client import Target, is_async, is_cluster
-from tsmemory.backends.redis.layout import Keys
+from tsmemory.backends.redis.layout import KeyNames
 from tsmemory.backends.redis.wire import AsyncWire, Call, Script, Wire, scripted
+from tsmemory.engine.contract import now_us
 from tsmemory.engine.network import ErrorClass, NetworkBackend
+from tsmemory.engine.records import Change
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import (
     AuthenticationError,
@@ -26,6 +28,7 @@ from tsmemory.errors import (
 
 __all__ = ["RedisServer"]
 
+_LONGEST_REPLY = 60.0  # seconds beyond the retries
 _PIPELINE = 200  # commands a pipeline: enough to hide the round trip, little enough to hold
 
 
@@ -46,11 +49,31 @@ class RedisServer(NetworkBackend):
         if (client is None and async_client is None) == (target is None):
             raise InvalidInputError("give a ready client, or a URL to from_url")
         super().__init__(client=client, async_client=async_client, retry_for=retry_for)
-        self.names = Keys(prefix)
+        self.names = KeyNames(prefix)
         self.target = target
         given = [one for one in (client, async_client) if one is not None]
         self.is_cluster = target.is_cluster if target else any(map(is_cluster, given))
         """Whether a session and the lists are in reach of one script."""
+
+        self.ttl: float | None = None
+        self._own_clock: Callable[[], int] = now_us
+        self._offset = 0
+
+    def clock(self) -> int:
+        """The server's time as last heard, and gone on since: µs since the epoch."""
+        return self._own_clock() + self._offset
+
+    def heard(self, now: bytes) -> None:
+        """The server's time came with a reply."""
+        self._offset = int(now) - self._own_clock()
+
+    def default_ttl(self, change: Change) -> float | None:
+        """Seconds, for a session that the change begins."""
+        return self.ttl if change.default_ttl is None else change.default_ttl
+
+    def remember_ms(self) -> int:
+        """How long the server remembers a commit: longer than it is repeated."""
+        return round((2 * self.retry_for + _LONGEST_REPLY) * 1000)
 
     def __repr__(self) -> str:
         where = repr(self.target) if self.target else "a ready client"

@@ -1,338 +1,513 @@
-"""The script that writes: `tsmemory.engine.commit` in Lua, under the same conformance suite.
+"""Commits: the short path of plain appends, and the template for everything else.
 
-See `_redis_scripts` for what the scripts share.
+1. A plain append of new ids is one script: it looks, and writes.
+2. Any other change is `tsmemory.engine.commit`: ``load`` reads what the change touches, the client
+   plans, ``apply`` writes if the session's state is still the one loaded. Where another writer came
+   between, both are repeated; from the third time on under a lease, for which others wait.
+3. What is too large for one script is staged in slices, out of sight: `bulk`.
+4. A commit that was made is remembered by its mark, so that a repetition of ``apply`` after a lost
+   reply is recognised.
+5. In a Cluster the index is in other slots. The announcement goes out with the commit, in the same
+   exchange; where the session's time turns out to be another, or it expires, a second one settles
+   the entry. So no session is there without being listed; see `session_index`.
 """
 
 from __future__ import annotations
 
-from tsmemory.backends.redis.scripts import LIVE, TIME, script
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
-__all__ = ["COMMIT"]
+import msgspec
 
-_MANY = """
-local function in_parts(command, key, arguments, size)
-  for first = 1, #arguments, size do
-    redis.call(command, key, unpack(arguments, first, math.min(first + size - 1, #arguments)))
-  end
-end
-"""
-
-COMMIT = script(
-    TIME,
-    LIVE,
-    _MANY,
-    """
--- KEYS head, log, ids, pin, done; where they are in reach also the user's list and everybody's.
--- ARGV the time to go by ('' for the server's), options as JSON (see `RedisBackend`; what is left
--- out is not asked for), then for each message to append '1' or '0' (pinned) with its id, and its
--- body; for each to put the same and its time or ''; ids to delete; fields and values to set in
--- the head; fields to remove from it.
--- Returns: state, now, deleted, began, the head as it is (after, or without, the change) in two
--- parts, the times of the messages appended and put, '-' for those that were there, joined, and the
--- rows of those.
-local floor, options, at = ARGV[1], cjson.decode(ARGV[2]), 2
-local function take_list(count, width)
-  local found = {}
-  for i = 1, count or 0 do
-    local one = {}
-    for j = 1, width do one[j] = ARGV[at + j] end
-    found[i], at = one, at + width
-  end
-  return found
-end
-local append, put = take_list(options.append, 2), take_list(options.put, 3)
-local delete, set = take_list(options.delete, 1), take_list(options.set, 2)
-local unset = take_list(options.unset, 1)
-for _, list in ipairs({append, put}) do
-  for _, one in ipairs(list) do
-    one.pinned = string.byte(one[1]) == 49
-    one[1] = string.sub(one[1], 2)
-  end
-end
-local token, if_version = options.token, options.if_version
-local through, patched = options.through, options.patched
-local member, all_member, layout = options.member, options.all_member, options.layout
-
-local server_now = server_time()
-local now = server_now
-if floor ~= '' then now = floor end
-local head_key, log_key, ids_key, pin_key, done_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-
-local head, live = {}, false
-local flat = redis.call('HGETALL', head_key)
-for i = 1, #flat, 2 do head[flat[i]] = flat[i + 1] end
-if #flat > 0 and not over(head.expires_at, server_now) then live = true end
-local free = live and free_fields(flat) or {}
-
-local times_told, rows_told = {}, {}
-local function answer(state, deleted, began)
-  return {state, server_now, deleted, began, live and in_one(head) or '', free,
-    table.concat(times_told), rows_told}
-end
-
-if live then
-  -- A record that cannot be read is not written over.
-  if head.layout ~= layout then return answer('corrupt', 0, 0) end
-  for i = 2, #free, 2 do
-    if not pcall(cjson.decode, free[i]) then return answer('corrupt', 0, 0) end
-  end
-end
-
-local existing = {}
-if live then
-  local ids = {}
-  for _, list in ipairs({append, put, delete}) do
-    for _, one in ipairs(list) do ids[#ids + 1] = one[1] end
-  end
-  for first = 1, #ids, 1000 do
-    local last = math.min(first + 999, #ids)
-    local times = redis.call('HMGET', ids_key, unpack(ids, first, last))
-    for i = first, last do
-      local time = times[i - first + 1]
-      if time then existing[ids[i]] = pad(time) end
-    end
-  end
-end
-
--- What is there is answered with its row.
-local function row_of(id, time)
-  local place = time .. id
-  local found = redis.call('ZRANGEBYLEX', log_key, '[' .. place .. '\\0', '(' .. place .. '\\1',
-    'LIMIT', 0, 1)
-  return found[1] or (place .. '\\0')
-end
-
-local function tell(time, id)
-  if time then
-    times_told[#times_told + 1] = time
-  else
-    times_told[#times_told + 1] = '-'
-    rows_told[#rows_told + 1] = row_of(id, existing[id])
-  end
-end
-
-if token then
-  -- The same commit again, after its reply was lost: what it did then is what it did.
-  local found = redis.call('LPOS', done_key, token)
-  if found then
-    for _, list in ipairs({append, put}) do
-      for _, one in ipairs(list) do tell(not existing[one[1]] and now, one[1]) end
-    end
-    return answer('done', tonumber(redis.call('LINDEX', done_key, found + 1)), 0)
-  end
-end
-
-if if_version then
-  local actual = live and head.version or '0'
-  local retry = #put == 0 and #delete == 0 and not through and not patched
-  for _, one in ipairs(append) do retry = retry and existing[one[1]] end
-  if actual ~= if_version and not retry then return answer('conflict', 0, 0) end
-end
-if not live and (options.spare or not (#append > 0 or #put > 0 or patched)) then
-  return answer('done', 0, 0)
-end
-
-local last = live and pad(head.last_time) or pad('0')
-local fresh, changed_rows, order, given = {}, {}, {}, {}  -- given: its time, or an id that is there
-local inserted = false
-local one_us = pad('1')
-for _, one in ipairs(append) do
-  local id = one[1]
-  if not fresh[id] and not existing[id] then
-    last = latest(now, plus(last, one_us))
-    fresh[id] = {last, one.pinned, one[2]}
-    order[#order + 1] = id
-    inserted = true
-  end
-  given[#given + 1] = fresh[id] and {fresh[id][1]} or id
-end
-for _, one in ipairs(put) do
-  local id, time = one[1], one[3]
-  if time ~= '' then
-    time = pad(time)
-  elseif existing[id] then
-    time = existing[id]
-  else
-    time = latest(now, plus(last, one_us))
-  end
-  last = latest(last, time)
-  if existing[id] then
-    if not changed_rows[id] then order[#order + 1] = id end
-    changed_rows[id] = {time, one.pinned, one[2]}
-  else
-    if not fresh[id] then order[#order + 1] = id end
-    fresh[id] = {time, one.pinned, one[2]}
-    inserted = true
-  end
-  given[#given + 1] = {time}
-end
-local gone, going = {}, {}
-for _, one in ipairs(delete) do
-  local id = one[1]
-  if existing[id] and not going[id] then
-    going[id] = true
-    gone[#gone + 1] = id
-  end
-end
-local passed = 0
-if through and live then passed = redis.call('ZLEXCOUNT', log_key, '-', '(' .. through) end
-
-for _, one in ipairs(given) do
-  if type(one) == 'table' then tell(one[1]) else tell(nil, one) end
-end
-if not (#order > 0 or #gone > 0 or passed > 0 or patched) then return answer('done', 0, 0) end
-
--- From here on it writes. What is left of a session that is over, or whose head was evicted, goes.
-if not live then
-  redis.call('UNLINK', head_key, log_key, ids_key, pin_key)
-  head = {}
-end
-
-local function place_of(row)
-  return string.sub(row, 1, string.find(row, '\\0', 20, true))
-end
-local function drop(rows)
-  local ids, places = {}, {}
-  for i, row in ipairs(rows) do
-    places[i] = place_of(row)
-    ids[i] = string.sub(places[i], 20, -2)
-  end
-  in_parts('HDEL', ids_key, ids, 1000)
-  in_parts('ZREM', pin_key, places, 1000)
-end
-if passed > 0 then
-  local left = redis.call('ZCARD', log_key) - passed
-  if left == 0 then
-    redis.call('UNLINK', log_key, ids_key, pin_key)
-  elseif left <= 1000 and left < passed then
-    -- Fewer stay than go: carry them over, and let the server free the rest in its own time.
-    local rows = redis.call('ZRANGEBYLEX', log_key, '[' .. through, '+')
-    local places = redis.call('ZRANGEBYLEX', pin_key, '[' .. through, '+')
-    redis.call('UNLINK', log_key, ids_key, pin_key)
-    local scored, times, pins = {}, {}, {}
-    for i, row in ipairs(rows) do
-      scored[2 * i - 1], scored[2 * i] = 0, row
-      times[2 * i - 1] = string.sub(place_of(row), 20, -2)
-      times[2 * i] = bare(string.sub(row, 1, 19))
-    end
-    for i, place in ipairs(places) do pins[2 * i - 1], pins[2 * i] = 0, place end
-    in_parts('ZADD', log_key, scored, 1000)
-    in_parts('HSET', ids_key, times, 1000)
-    in_parts('ZADD', pin_key, pins, 1000)
-  else
-    local rest = passed
-    while rest > 0 do
-      local rows = redis.call('ZRANGE', log_key, 0, math.min(rest, 500) - 1)
-      drop(rows)
-      redis.call('ZREMRANGEBYRANK', log_key, 0, #rows - 1)
-      rest = rest - #rows
-    end
-  end
-end
-local function remove(id)
-  local place = existing[id] .. id
-  redis.call('ZREMRANGEBYLEX', log_key, '[' .. place .. '\\0', '(' .. place .. '\\1')
-  redis.call('ZREM', pin_key, place .. '\\0')
-end
-for _, id in ipairs(gone) do remove(id) end
-in_parts('HDEL', ids_key, gone, 1000)
-local scored, times, pins = {}, {}, {}
-for i, id in ipairs(order) do
-  local new = changed_rows[id]
-  if new then remove(id) else new = fresh[id] end
-  scored[2 * i - 1], scored[2 * i] = 0, new[1] .. id .. '\\0' .. new[3]
-  times[2 * i - 1], times[2 * i] = id, bare(new[1])
-  if new[2] then
-    pins[#pins + 1] = 0
-    pins[#pins + 1] = new[1] .. id .. '\\0'
-  end
-end
-in_parts('ZADD', log_key, scored, 1000)
-in_parts('HSET', ids_key, times, 1000)
-in_parts('ZADD', pin_key, pins, 1000)
-
-local count = tonumber(head.message_count or '0')
-for id in pairs(fresh) do count = count + 1 end
-count = count - #gone - passed
-local update_time = options.update_time and pad(options.update_time)
-if not update_time then
-  update_time = now
-  if inserted then update_time = latest(update_time, last) end
-  if head.update_time then update_time = latest(update_time, pad(head.update_time)) end
-end
-update_time = bare(update_time)
-local ttl, ttl_us = options.ttl, options.ttl_us
-if not ttl and not options.no_ttl then
-  if live then
-    ttl, ttl_us = head.ttl, head.ttl_us
-  else
-    ttl, ttl_us = options.default_ttl, options.default_ttl_us
-  end
-end
-local expires_at = options.expires_at
-if not expires_at and ttl and not options.no_expiry then
-  expires_at = bare(plus(server_now, pad(ttl_us)))
-end
-
-local before = head
-head = {
-  layout = layout,
-  create_time = options.create_time or before.create_time or bare(now),
-  update_time = update_time,
-  version = string.format('%d', tonumber(before.version or '0') + 1),
-  message_count = string.format('%d', count),
-  last_time = bare(last),
-  ttl = ttl,
-  ttl_us = ttl_us,
-  expires_at = expires_at,
-}
-local fields, removed = {}, {}
-for field, value in pairs(head) do
-  if before[field] ~= value then
-    fields[#fields + 1] = field
-    fields[#fields + 1] = value
-  end
-end
-for _, field in ipairs({'ttl', 'ttl_us', 'expires_at'}) do
-  if before[field] and not head[field] then removed[#removed + 1] = field end
-end
-if options.replace_metadata then
-  for field in pairs(before) do
-    if string.sub(field, 1, 4) == 'meta' then removed[#removed + 1] = field end
-  end
-end
-for _, one in ipairs(unset) do removed[#removed + 1] = one[1] end
-in_parts('HDEL', head_key, removed, 1000)
-for _, one in ipairs(set) do
-  fields[#fields + 1] = one[1]
-  fields[#fields + 1] = one[2]
-end
-in_parts('HSET', head_key, fields, 1000)
-if patched then free = free_fields(redis.call('HGETALL', head_key)) end
-
-if token then
-  redis.call('RPUSH', done_key, token, string.format('%d', #gone + passed))
-  redis.call('LTRIM', done_key, -512, -1)
-  redis.call('PEXPIRE', done_key, options.keep)
-end
-local keys = {head_key, log_key, ids_key, pin_key}
-if expires_at then
-  -- Never before its time: up to the next ms, and readers look at the µs.
-  local ms = string.format('%.0f', math.floor(tonumber(string.sub(pad(expires_at), 1, 16))) + 1)
-  for _, key in ipairs(keys) do redis.call('PEXPIREAT', key, ms) end
-  if token then
-    local left = redis.call('PTTL', head_key)
-    if left >= 0 and left < options.keep then redis.call('PEXPIREAT', done_key, ms) end
-  end
-elseif before.expires_at then
-  for _, key in ipairs(keys) do redis.call('PERSIST', key) end
-end
-if KEYS[6] then
-  redis.call('ZADD', KEYS[6], update_time, member)
-  redis.call('ZADD', KEYS[7], update_time, all_member)
-end
-local began = live and 0 or 1
-live = true
-return answer('done', #gone + passed, began)
-""",
+from tsmemory.backends.redis import scripts
+from tsmemory.backends.redis.layout import (
+    SessionKeys,
+    State,
+    changed_fields,
+    read_head,
+    read_row,
+    split_rows,
+    state_of,
+    store_id,
+    update_time_of,
 )
+from tsmemory.backends.redis.reader import lost
+from tsmemory.backends.redis.server import RedisServer
+from tsmemory.backends.redis.wire import Call, scripted
+from tsmemory.engine import commit as template
+from tsmemory.engine.codec import encode_message
+from tsmemory.engine.commit import Head, Loaded, Plan, at_time
+from tsmemory.engine.contract import REWRITE_SECONDS
+from tsmemory.engine.log import get_logger, hashed
+from tsmemory.engine.records import (
+    Change,
+    Decide,
+    Key,
+    Outcome,
+    Position,
+    Snapshot,
+)
+from tsmemory.engine.steps import Pause, Steps
+from tsmemory.errors import ConflictError, CorruptRecordError
+from tsmemory.model import Message, is_pinned
+
+__all__ = ["commit", "rewrite"]
+
+_log = get_logger("redis")
+MAX_BODY = 64 * 1024 * 1024
+"""Bytes. The protocol's limit is 512 MB, but a replica is cut off at 256 MB of unsent output
+(``client-output-buffer-limit``), and everybody waits while one message is copied."""
+SLICE_ROWS = 500  # messages in one script
+SLICE_BYTES = 1_000_000  # of messages, unless one alone has more
+LEASE_MS = 3_000
+_REPAIR_ROWS = 1_000
+
+
+class StaleError(Exception):
+    """The session is not as it was loaded: load it again."""
+
+
+class LargeError(Exception):
+    """The change is too large for one script."""
+
+
+InSlices: TypeAlias = Callable[..., Steps[Outcome]]
+"""`bulk.commit_in_slices`."""
+
+
+class Waiting:
+    """The pauses of one operation that other writers hold up."""
+
+    def __init__(self, key: Key) -> None:
+        self._key = key
+        self._deadline = time.monotonic() + REWRITE_SECONDS
+        self.attempts = 0
+
+    def pause(self, longest: float = 0.25) -> Pause:
+        """
+        Raises:
+            ConflictError: it was long enough.
+        """
+        self.attempts += 1
+        if time.monotonic() > self._deadline:
+            raise ConflictError(
+                f"session {self._key.session_id!r}: other writers held it, or changed it, "
+                f"{self.attempts} times in {REWRITE_SECONDS:.0f} s; repeat this when they are done"
+            )
+        if self.attempts in (10, 100):
+            _log.info("session %s: %d waits for other writers", hashed(self._key), self.attempts)
+        return Pause(min(0.002 * 1.5 ** min(self.attempts, 20), longest) * random.uniform(0.5, 1.0))
+
+
+class Snapped(NamedTuple):
+    """A session as ``load`` found it."""
+
+    now: int
+    state: bytes
+    """Empty where there is none."""
+    fields: Sequence[bytes]
+    rows: list[Message | CorruptRecordError]
+    times: list[int | None]
+    counted: int
+
+    @property
+    def version(self) -> int:
+        return State.parse(self.state).version if self.state else 0
+
+    def head(self, key: Key) -> Head | None:
+        """
+        Raises:
+            CorruptRecordError: it does not decode.
+        """
+        if not self.state:
+            return None
+        session = read_head(key, self.state, self.fields)
+        if isinstance(session, CorruptRecordError):
+            raise session
+        return Head(session, State.parse(self.state).last_time)
+
+
+def commit(server: RedisServer, key: Key, change: Change, in_slices: InSlices) -> Steps[Outcome]:
+    """Make a change; `in_slices` where one script is too small for it (3)."""
+    plain = not (
+        change.put or change.delete or change.delete_through or change.session
+    ) and change.create  # fmt: skip
+    if plain and change.append:
+        outcome = yield from _append(server, key, change)
+        if outcome is not None:
+            return outcome
+    return (yield from _decide(server, key, change, in_slices))
+
+
+# -- 1: plain appends ------------------------------------------------------------------------
+
+
+def _append(server: RedisServer, key: Key, change: Change) -> Steps[Outcome | None]:
+    """None where the longer path has to answer."""
+    first: dict[str, Message] = {}  # an id that is in a batch twice is the first one's
+    pairs: list[bytes] = []
+    size = 0
+    for message in change.append:
+        if message.message_id in first:
+            continue
+        first[message.message_id] = message
+        body = encode_message(message, MAX_BODY)
+        size += len(body)
+        pairs += (
+            store_id(message.message_id),
+            (b"1" if is_pinned(message.role) else b"0") + body,
+        )
+    if len(first) > SLICE_ROWS or (size > SLICE_BYTES and len(first) > 1):
+        return None
+    session = server.names.session(key)
+    ttl: tuple[Any, Any] = (b"", b"")
+    if change.ttl is not None:
+        ttl = _ttl(change.ttl)
+    waiting = None
+    while True:
+        hint = server.clock() if server.is_cluster else b""
+        args = (
+            b"", hint, b"" if change.if_version is None else change.if_version, *ttl,
+            *_ttl(server.default_ttl(change)), session.member, session.all_member, *pairs,
+        )  # fmt: skip
+        announced = hint + len(first) - 1 if isinstance(hint, int) else 0
+        what, now, *rest = yield from write(server, session, scripts.APPEND, args, announced)
+        server.heard(now)
+        if what == b"ok":
+            break
+        if what == b"lost":
+            raise lost(key, rest[0])
+        if what == b"other":
+            return None
+        waiting = waiting or Waiting(key)
+        if what == b"repair":
+            yield from repair(server, key, b"", waiting)
+        else:
+            yield waiting.pause()
+    state, fields, start = rest
+    found = read_head(key, state, fields)
+    yield from settle(server, session, announced, state)
+    if isinstance(found, CorruptRecordError):
+        raise found
+    placed = {mid: at_time(m, int(start) + i) for i, (mid, m) in enumerate(first.items())}
+    return Outcome(found, [placed[m.message_id] for m in change.append], 0)
+
+
+def _ttl(seconds: float | None) -> tuple[Any, Any]:
+    if seconds is None:
+        return b"-", b"-"
+    return repr(float(seconds)), round(seconds * 1_000_000)
+
+
+def write(
+    server: RedisServer, session: SessionKeys, script: Any, args: Sequence[Any], announced: int,
+    staging: Sequence[str] = (),
+) -> Steps[Any]:  # fmt: skip
+    """Run a script that writes: with the index in its reach, or announced beside it (5)."""
+    keys = (*session.keys, *staging)
+    if not server.is_cluster:
+        return (yield from server.call(script, (*keys, *session.lists), *args))
+    calls = [scripted(script, keys, args), place(session, "announce", announced)]
+    return (yield from server.calls(calls))[0]
+
+
+def place(
+    session: SessionKeys, what: str, seen: Any, true_time: Any = b"", expires: Any = b"-"
+) -> Call:
+    """A change of the session's entry in the index."""
+    args = (what, session.member, session.all_member, seen, true_time, expires)
+    return scripted(scripts.PLACE, session.lists, args)
+
+
+def settle(server: RedisServer, session: SessionKeys, announced: int, state: bytes) -> Steps[None]:
+    """In a Cluster: the entry as the session has it, where it is not so already (5)."""
+    if not server.is_cluster:
+        return
+    found = State.parse(state)
+    if found.update_time != announced or found.expires_at is not None:
+        expires = b"-" if found.expires_at is None else found.expires_at
+        yield from server.calls([place(session, "settle", announced, found.update_time, expires)])
+
+
+# -- 2: everything else ----------------------------------------------------------------------
+
+
+def load(
+    server: RedisServer, key: Key, token: bytes, rows: Sequence[str], times: Sequence[str],
+    through: Position | None = None,
+) -> Steps[Snapped]:  # fmt: skip
+    """What a change decides on: the rows of some ids, the times of others, in their order.
+
+    Raises:
+        CorruptRecordError: the session has lost a part.
+    """
+    session = server.names.session(key)
+    bound: tuple[Any, Any] = (b"", b"")
+    if through is not None:
+        bound = (max(through.create_time, 0), store_id(through.message_id))
+    waiting = Waiting(key)
+    names = [*rows, *times]
+    found: Snapped | None = None
+    for first in range(0, max(len(names), 1), SLICE_ROWS):
+        some = [store_id(mid) for mid in names[first : first + SLICE_ROWS]]
+        count = min(max(len(rows) - first, 0), len(some))
+        while True:
+            what, now, *rest = yield from server.call(
+                scripts.LOAD, session.keys, token, b"1", *bound, count, *some
+            )
+            server.heard(now)
+            if what == b"ok":
+                break
+            if what == b"lost":
+                raise lost(key, rest[0])
+            if what == b"repair":
+                yield from repair(server, key, token, waiting)
+            else:
+                yield waiting.pause()
+        state, fields, lengths, text, told, counted = rest
+        part = Snapped(
+            int(now),
+            state,
+            fields,
+            [read_row(key, data) for data in split_rows(lengths, text)],
+            [None if time == b"-" else int(time) for time in told.split()] if state
+            else [None] * (len(some) - count),
+            counted,
+        )  # fmt: skip
+        if found is None:
+            found = part
+        elif found.state != state:
+            raise StaleError
+        else:
+            found.rows.extend(part.rows)
+            found.times.extend(part.times)
+    assert found is not None  # the range is never empty
+    return found
+
+
+def repair(server: RedisServer, key: Key, token: bytes, waiting: Waiting) -> Steps[None]:
+    """Remove what no reader sees, in slices."""
+    keys = server.names.session(key).keys
+    while True:
+        what, _, *rest = yield from server.call(scripts.REPAIR, keys, token, _REPAIR_ROWS)
+        if what == b"lost":
+            raise lost(key, rest[0])
+        if what == b"ok":
+            return
+        if what == b"busy":
+            yield waiting.pause()
+
+
+def _decide(server: RedisServer, key: Key, change: Change, in_slices: InSlices) -> Steps[Outcome]:
+    bodies = template.encode_bodies(change, MAX_BODY)
+    waiting = Waiting(key)
+    token = b""
+    try:
+        while True:
+            try:
+                return (yield from _attempt(server, key, change, bodies, token))
+            except StaleError:
+                token = yield from _after_conflict(server, key, waiting, token)
+            except LargeError:
+                return (yield from in_slices(server, key, change, bodies, token, waiting))
+    except Exception:
+        yield from release(server, key, token)
+        raise
+
+
+def _after_conflict(server: RedisServer, key: Key, waiting: Waiting, token: bytes) -> Steps[bytes]:
+    """Wait, and from the third conflict on hold the session."""
+    yield waiting.pause(0.02)
+    if token or waiting.attempts < 3:
+        return token
+    _log.info("session %s: contention, held by a lease", hashed(key))
+    return (yield from hold(server, key, waiting))
+
+
+def hold(
+    server: RedisServer, key: Key, waiting: Waiting, token: bytes = b"", ms: int = LEASE_MS
+) -> Steps[bytes]:
+    """Take, or keep, the lease of a session: its token."""
+    token = token or os.urandom(9).hex().encode()
+    while True:
+        what, _ = yield from server.call(scripts.LEASE, server.names.session(key).keys, token, ms)
+        if what == b"ok":
+            return token
+        yield waiting.pause(0.05)
+
+
+def release(server: RedisServer, key: Key, token: bytes) -> Steps[None]:
+    """Give the lease back, where there is one."""
+    if token:
+        yield from server.call(scripts.LEASE, server.names.session(key).keys, token, 0)
+
+
+def _attempt(
+    server: RedisServer, key: Key, change: Change, bodies: Mapping[str, bytes], token: bytes,
+    snapped: Snapped | None = None,
+) -> Steps[Outcome]:  # fmt: skip
+    """Load, plan and apply once.
+
+    Raises:
+        StaleError: another writer came between.
+        LargeError: one script is too small for it.
+    """
+    found: list[Snapped] = [] if snapped is None else [snapped]
+
+    def load_it() -> Steps[Loaded]:
+        if not found:
+            found.append((yield from load_for(server, key, change, token)))
+        return loaded(key, change, found[0])
+
+    def apply(plan: Plan, encoded: Mapping[str, bytes]) -> Steps[None]:
+        yield from _apply(server, key, change, found[0], plan, encoded, token)
+
+    outcome = yield from template.commit(
+        key, change, clock=lambda: found[0].now, load=load_it, apply=apply, bodies=bodies
+    )
+    yield from release(server, key, token)
+    return outcome
+
+
+def load_for(server: RedisServer, key: Key, change: Change, token: bytes) -> Steps[Snapped]:
+    """What a change touches: rows of what it appends, times of the rest."""
+    times = [*(m.message_id for m in change.put), *change.delete]
+    appended = list(dict.fromkeys(m.message_id for m in change.append))
+    if not token and len(times) + len(appended) > SLICE_ROWS:
+        raise LargeError
+    return (yield from load(server, key, token, appended, times, change.delete_through))
+
+
+def loaded(key: Key, change: Change, snapped: Snapped) -> Loaded:
+    """The template's view of what was loaded for a change."""
+    ids = [*(m.message_id for m in change.put), *change.delete]
+    positions = {
+        mid: Position(time, mid)
+        for mid, time in zip(ids, snapped.times, strict=True)
+        if time is not None
+    }
+    appended = {row.message_id or "": row for row in snapped.rows}
+    return Loaded(snapped.head(key), appended, positions, snapped.counted)
+
+
+class Written(NamedTuple):
+    """What a plan writes, in order of position."""
+
+    rows: list[tuple[int | None, Message]]
+    """The time at which it is stored now (None: nowhere), and the message."""
+    gone: list[Position]
+    """Of deleted messages."""
+
+
+def in_order(plan: Plan, positions: Mapping[str, Position]) -> Written:
+    rows: list[tuple[int | None, Message]] = [(None, m) for m in plan.insert]
+    rows += [(positions[m.message_id].create_time, m) for m in plan.overwrite]
+    rows.sort(key=lambda row: (row[1].create_time or 0, row[1].message_id))
+    gone = sorted(positions[mid] for mid in plan.delete)
+    return Written(rows, gone)
+
+
+def _apply(
+    server: RedisServer, key: Key, change: Change, snapped: Snapped, plan: Plan,
+    encoded: Mapping[str, bytes], token: bytes,
+) -> Steps[None]:  # fmt: skip
+    assert plan.head is not None  # a plan that changes anything leaves a session
+    written = in_order(plan, loaded(key, change, snapped).positions)
+    size = sum(len(encoded[m.message_id]) for _, m in written.rows)
+    many = len(written.rows) + len(written.gone) > SLICE_ROWS
+    if many or (size > SLICE_BYTES and len(written.rows) > 1) or (snapped.counted and written.rows):
+        raise LargeError
+    session = server.names.session(key)
+    set_to, removed = changed_fields(change.session, snapped.fields)
+    state = state_of(plan.head).encode()
+    args: list[Any] = [
+        token, os.urandom(9).hex(), server.remember_ms(), snapped.state, state, session.member,
+        session.all_member, snapped.counted, len(set_to), len(removed), len(written.gone),
+        len(written.rows),
+    ]  # fmt: skip
+    for pair in set_to:
+        args += pair
+    args += removed
+    for position in written.gone:
+        args += (position.create_time, store_id(position.message_id))
+    for old, message in written.rows:
+        args += (
+            "-" if old is None else old, message.create_time, store_id(message.message_id),
+            "1" if is_pinned(message.role) else "0", encoded[message.message_id],
+        )  # fmt: skip
+    announced = plan.head.session.update_time
+    what, now, *rest = yield from write(server, session, scripts.APPLY, args, announced)
+    server.heard(now)
+    if what == b"lost":
+        raise lost(key, rest[0])
+    if what == b"long":
+        raise LargeError
+    if what not in (b"ok", b"done"):
+        raise StaleError
+    if server.is_cluster and (change.session is not None or plan.head.session.expires_at):
+        # Where it went back, the entry is still at the time before.
+        seen = max(announced, update_time_of(snapped.state))
+        yield from settle(server, session, seen, state)
+    if snapped.counted and plan.head.session.message_count:
+        yield from repair(server, key, token, Waiting(key))
+
+
+# -- rewriting -------------------------------------------------------------------------------
+
+
+def rewrite(
+    server: RedisServer,
+    key: Key,
+    decide: Decide,
+    ids: Sequence[str] | None,
+    read_all: Any,
+    in_slices: InSlices,
+) -> Steps[Outcome]:
+    """Read, decide, write; from the third conflict on with the session held."""
+    waiting = Waiting(key)
+    token = b""
+    try:
+        while True:
+            snapped = yield from load(server, key, token, ids or (), ())
+            head = snapped.head(key)
+            messages: Sequence[Any] = snapped.rows
+            if ids is None:
+                messages = yield from read_all()
+            change = decide(Snapshot(head.session if head else None, messages))
+            if change is None:
+                yield from release(server, key, token)
+                return Outcome(head.session if head else None, [], 0)
+            version = head.session.version if head else 0
+            change = msgspec.structs.replace(change, if_version=version)
+            try:
+                return (
+                    yield from _rewritten(server, key, change, snapped, token, waiting, in_slices)
+                )
+            except (StaleError, ConflictError) as error:
+                if isinstance(error, ConflictError) and error.actual == version:
+                    raise  # not of the version: other content under an id
+                token = yield from _after_conflict(server, key, waiting, token)
+    except Exception:
+        yield from release(server, key, token)
+        raise
+
+
+def _rewritten(
+    server: RedisServer, key: Key, change: Change, snapped: Snapped, token: bytes,
+    waiting: Waiting, in_slices: InSlices,
+) -> Steps[Outcome]:  # fmt: skip
+    bodies = template.encode_bodies(change, MAX_BODY)
+    times = {row.message_id: row.create_time for row in snapped.rows}
+    known = not (change.append or change.delete or change.delete_through) and all(
+        m.message_id in times for m in change.put
+    )
+    try:
+        if known:  # one round trip less: what it touches was just loaded
+            snapped = snapped._replace(rows=[], times=[times[m.message_id] for m in change.put])
+            return (yield from _attempt(server, key, change, bodies, token, snapped))
+        return (yield from _attempt(server, key, change, bodies, token))
+    except LargeError:
+        return (yield from in_slices(server, key, change, bodies, token, waiting))

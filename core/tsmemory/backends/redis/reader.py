@@ -1,0 +1,119 @@
+"""Reading a session: its record, ranges of its messages, and messages by id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tsmemory.backends.redis import scripts
+from tsmemory.backends.redis.filter import texts
+from tsmemory.backends.redis.layout import read_head, read_row, split_rows, store_id
+from tsmemory.backends.redis.server import RedisServer
+from tsmemory.engine.records import Key, MessageQuery, Read
+from tsmemory.engine.rows import passes
+from tsmemory.engine.steps import Steps
+from tsmemory.errors import CorruptRecordError
+from tsmemory.model import Message, Session
+
+__all__ = ["get_messages", "get_session", "lost", "read"]
+
+PORTION_BYTES = 2_000_000  # of messages the server looks at in one call, then lets others in
+PORTION_ROWS = 2_000
+
+Row = Message | CorruptRecordError
+
+
+def lost(key: Key, what: bytes) -> CorruptRecordError:
+    """What a session is answered with of which the server lost a part."""
+    if what.startswith(b"layout"):
+        reason = f"is written in another {what.decode(errors='replace')}, not this release's"
+    else:
+        reason = (
+            f"has lost {what.decode()}, or a part of that: does the server evict keys? What is "
+            "left can be deleted"
+        )
+    return CorruptRecordError(reason, user_id=key.user_id, session_id=key.session_id)
+
+
+def get_session(server: RedisServer, key: Key) -> Steps[Session | CorruptRecordError | None]:
+    state, now, *rest = yield from server.call(scripts.HEAD, server.names.session(key).keys)
+    server.heard(now)
+    return read_session(key, state, rest)
+
+
+def read_session(
+    key: Key, state: bytes, rest: Sequence[Any]
+) -> Session | CorruptRecordError | None:
+    """The session of a script's reply: what happened, and what follows the time."""
+    if state == b"lost":
+        return lost(key, rest[0])
+    return None if state == b"none" else read_head(key, rest[0], rest[1])
+
+
+def read(server: RedisServer, key: Key, query: MessageQuery) -> Steps[Read]:
+    keys = server.names.session(key).keys
+    after: tuple[Any, Any] = (b"", b"")
+    if query.after is not None:
+        after = (max(query.after.create_time, 0), store_id(query.after.message_id))
+    fixed = (
+        "desc" if query.descending else "asc",
+        b"" if query.created_from is None else max(query.created_from, 0),
+        b"" if query.created_to is None else max(query.created_to, -1),
+    )
+    parts = [item for part in texts(query.where) for item in (len(part), *part)]
+    rows: list[Row] = []
+    session: Session | CorruptRecordError | None = None
+    while True:
+        limit = PORTION_ROWS
+        if query.limit is not None and query.where is None:
+            limit = min(query.limit - len(rows), PORTION_ROWS)
+        what, now, *rest = yield from server.call(
+            scripts.READ, keys, limit, *fixed, *after, "1" if query.pinned else "", PORTION_BYTES,
+            *parts,
+        )  # fmt: skip
+        server.heard(now)
+        if not rows and (query.session or query.total or what == b"lost"):
+            session = read_session(key, what, rest)
+        if what == b"lost":
+            return Read([lost(key, rest[0])], session=session)
+        if what == b"none":
+            return _answer(query, rows, (), session)
+        _, _, done, lengths, text, pinned_lengths, pinned_text, *last = rest
+        for data in split_rows(lengths, text):
+            row = read_row(key, data)
+            if passes(row, query.where):
+                rows.append(row)
+        if done or (query.limit is not None and len(rows) >= query.limit):
+            pinned = [read_row(key, data) for data in split_rows(pinned_lengths, pinned_text)]
+            pinned.sort(key=lambda row: (row.create_time or 0, row.message_id or ""))
+            return _answer(query, rows, pinned, session)
+        after = (last[0], last[1])
+
+
+def _answer(
+    query: MessageQuery,
+    rows: list[Row],
+    pinned: Sequence[Row],
+    session: Session | CorruptRecordError | None,
+) -> Read:
+    total = session.message_count if isinstance(session, Session) else 0
+    return Read(
+        rows[: query.limit],
+        pinned,
+        total if query.total else None,
+        session if query.session else None,
+    )
+
+
+def get_messages(server: RedisServer, key: Key, ids: Sequence[str]) -> Steps[list[Row]]:
+    rows: list[Row] = []
+    for first in range(0, len(ids), PORTION_ROWS):
+        some = [store_id(mid) for mid in ids[first : first + PORTION_ROWS]]
+        what, now, *rest = yield from server.call(
+            scripts.LOAD, server.names.session(key).keys, b"", b"", b"", b"", len(some), *some
+        )
+        server.heard(now)
+        if what == b"lost":
+            return [lost(key, rest[0])]
+        rows += (read_row(key, data) for data in split_rows(rest[2], rest[3]))
+    return rows

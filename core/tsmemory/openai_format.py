@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from tsmemory.blocks import block_text
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Block, Message, ToolCall
 
@@ -42,6 +43,8 @@ def from_openai(raw: Mapping[str, Any], **fields: Any) -> Message:
     content = raw.get("content")
     if isinstance(content, list):
         content = [_block(part) for part in content]
+        if not content:
+            kept["content"] = []
     elif content is not None and not isinstance(content, str):
         raise InvalidInputError(f"content is text, a list of parts or null, not {content!r:.80}")
     elif not content:
@@ -80,7 +83,8 @@ def to_openai(message: Message) -> dict[str, Any]:
     empty = kept.pop("content", _usual_empty(bool(message.tool_calls)))
     content: Any = message.content
     if not isinstance(content, str):
-        content = [part for part in map(_as_part, content) if part is not None]
+        # The API refuses an empty list: Claude's everyday thinking and call has no other content.
+        content = [part for part in map(_as_part, content) if part is not None] or empty
     elif not content:
         content = empty
     raw: dict[str, Any] = {"role": message.role}
@@ -155,8 +159,8 @@ def _block(part: Any) -> Block:
 def _as_block(part: dict[str, Any]) -> Block | None:
     kind = part["type"]
     body = part.get(kind)
-    if kind == "text":
-        return {"type": "text", "text": body} if isinstance(body, str) else None
+    if kind in ("text", "refusal"):
+        return {"type": kind, kind: body} if isinstance(body, str) else None
     if kind == "refusal":
         return {"type": "refusal", "refusal": body} if isinstance(body, str) else None
     if not isinstance(body, dict):
@@ -189,8 +193,10 @@ def _as_part(block: Block) -> dict[str, Any] | None:
     kind = block.get("type")
     origin = block.get("origin")
     ours = origin.get("openai") if isinstance(origin, dict) else None
-    if kind == "non_standard":
-        return block["value"] if ours else None
+    if kind == "non_standard" and ours:
+        return block["value"]  # type: ignore[no-any-return]  # a part of the format
+    if kind == "refusal" and isinstance(block.get("refusal"), str):
+        return {"type": "refusal", "refusal": block["refusal"]}
     if kind in ("text", "text-plain"):
         return {"type": "text", "text": block.get("text", "")}
     if kind == "refusal":
@@ -214,4 +220,5 @@ def _as_part(block: Block) -> dict[str, Any] | None:
         if isinstance(extras, dict) and "filename" in extras:
             file["filename"] = extras["filename"]
         return {"type": "file", "file": file}
-    return None
+    text = block_text(block)
+    return {"type": "text", "text": text} if text else None

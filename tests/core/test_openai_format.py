@@ -135,3 +135,25 @@ def test_a_refusal_is_a_block_of_the_neutral_vocabulary() -> None:
 def test_other_shapes_are_refused(raw: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):
         from_openai(raw)
+
+
+def test_no_message_has_an_empty_list_as_content() -> None:
+    thought = {"type": "reasoning", "reasoning": "hm", "extras": {"signature": "s"}}
+    call = ToolCall("c", "f", {})
+    assert to_openai(Message.assistant([thought], tool_calls=[call]))["content"] is None
+    assert to_openai(Message.assistant([thought]))["content"] == ""
+    assert to_openai(Message.user([]))["content"] == ""
+
+
+def test_readable_text_of_other_blocks_is_text() -> None:
+    blocks = [
+        {"type": "refusal", "refusal": "no"},
+        {"type": "non_standard", "value": {"type": "executable_code", "code": "1 + 1"}},
+        {"type": "server_tool_call", "id": "s", "name": "search", "args": {}},
+    ]
+    raw = to_openai(Message.assistant(blocks))
+    assert raw["content"] == [
+        {"type": "refusal", "refusal": "no"},
+        {"type": "text", "text": "1 + 1"},
+    ]
+    assert to_openai(from_openai(raw)) == raw

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tsmemory.backends.tablestore import TablestoreBackend
+from tsmemory.engine.records import Key
 from tsmemory.testing import Engine
 from tsmemory.testing.servers.tablestore import TablestoreProcess
 
@@ -20,25 +21,26 @@ def backend(server: TablestoreProcess, **options: Any) -> TablestoreBackend:
 
 
 def engine(server: TablestoreProcess, **options: Any) -> Engine:
-    from tablestore import INF_MAX, INF_MIN, Direction, Row
+    from tablestore import Direction, Row
+
+    layout = backend(server, **options).layout
 
     def damage(user_id: str, session_id: str, message_id: str | None) -> None:
         client = server.client()
-        agent = options.get("layout") == "agent-memory"
+        key = Key(user_id, session_id)
         if message_id is None:
-            table, key = "session", [("user_id", user_id), ("session_id", session_id)]
+            broken = Row(layout.session_key(key), {"PUT": [("tsmemory", "{")]})
+            client.update_row(layout.session_table, broken, None)
+            if layout.isolated:
+                broken = Row(layout.head_key(key), {"PUT": [("tsmemory_head", "{")]})
+                client.update_row(layout.head_table, broken, None)
         else:
-            table = "message"
-            first = ("user_session_id", f"{len(user_id.encode())}:{user_id}/{session_id}")
-            first = ("session_id", session_id) if agent else first
+            start, end = layout.id_range(key, message_id)
             _, _, (row,), _ = client.get_range(
-                "message_secondary_index", Direction.FORWARD,
-                [first, ("message_id", message_id), ("create_time", INF_MIN)],
-                [first, ("message_id", message_id), ("create_time", INF_MAX)],
-                max_version=1,
-            )  # fmt: skip
-            key = [first, ("create_time", row.primary_key[2][1]), ("message_id", message_id)]
-        client.update_row(table, Row(key, {"PUT": [("tsmemory", "{")]}), None)
+                layout.message_index, Direction.FORWARD, start, end, max_version=1
+            )
+            position = layout.message_key(key, row.primary_key[2][1], message_id)
+            client.update_row("message", Row(position, {"PUT": [("tsmemory", "{")]}), None)
         client.connection.pool.clear()
 
     return Engine(open=lambda: backend(server, **options), damage=damage)

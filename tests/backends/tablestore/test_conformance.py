@@ -1,8 +1,6 @@
-"""The law, over Tablestore in both layouts."""
+"""The conformance suite over Tablestore, in both layouts."""
 
 from __future__ import annotations
-
-from typing import ClassVar
 
 import pytest
 
@@ -15,20 +13,12 @@ from ._open import engine as make
 
 
 class TestIsolated(BackendConformance):
-    expected_failures: ClassVar = {
-        "test_other_content_under_a_stored_id_is_a_conflict": "content is not compared yet",
-    }
-
     @pytest.fixture
     def engine(self, server: TablestoreProcess) -> Engine:
         return make(server)
 
 
 class TestIsolatedOtherwise(BackendConformance):
-    expected_failures: ClassVar = {
-        "test_other_content_under_a_stored_id_is_a_conflict": "content is not compared yet",
-    }
-
     """Where the service's behaviour is not documented, the other reading of it."""
 
     @pytest.fixture(params=["sync"])  # the service's behaviour has no colour
@@ -42,10 +32,6 @@ class TestIsolatedOtherwise(BackendConformance):
 
 
 class TestAgentMemory(BackendConformance):
-    expected_failures: ClassVar = {
-        "test_other_content_under_a_stored_id_is_a_conflict": "content is not compared yet",
-    }
-
     @pytest.fixture
     def engine(self, server: TablestoreProcess) -> Engine:
         return make(server, layout="agent-memory")

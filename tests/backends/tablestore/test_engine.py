@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tablestore import INF_MAX, INF_MIN
 
 from tsmemory import (
     AuthenticationError,
@@ -20,9 +21,11 @@ from tsmemory import (
     ThrottledError,
     TimeoutError,
     UnavailableError,
+    Window,
     where,
 )
 from tsmemory.backends.tablestore import TablestoreBackend
+from tsmemory.engine.contract import now_us
 from tsmemory.testing.servers.tablestore import Fault, TablestoreProcess
 
 from ._open import backend
@@ -179,6 +182,7 @@ _SETUP = """
 import sys
 from tsmemory import Store
 from tsmemory.backends.tablestore import TablestoreBackend
+from tsmemory.engine.contract import now_us
 with Store(TablestoreBackend.from_url(sys.argv[1], access_key_id=sys.argv[2],
                                       access_key_secret=sys.argv[3])) as store:
     sys.stdin.readline()
@@ -370,7 +374,7 @@ def test_a_large_batch_is_finished_after_a_failure(server: TablestoreProcess) ->
     with Store(backend(server, retry_for=0.2)) as store:
         store.setup()
         chat = store.conversation("s")
-        server.inject(Fault("error", ("BatchWriteRow",), nth=2, times=1000))
+        server.inject(Fault("error", ("BatchWriteRow",), nth=3, times=1000))
         with pytest.raises(BackendError):
             chat.append(*many)
         server.clear_faults()
@@ -447,25 +451,122 @@ def _requests(server: TablestoreProcess, call: Any) -> int:
 
 def test_requests(server: TablestoreProcess, store: Store) -> None:
     chat = store.conversation("s", user_id="u", ttl=3600)
-    chat.append(*_users(1))
-    for n in (1, 4, 200):
-        assert _requests(server, lambda n=n: chat.append(*_users(n))) == 2
+    assert _requests(server, lambda: chat.append(*_users(1))) == 3
+    for n, requests in ((1, 2), (4, 2), (8, 2), (200, 3)):
+        assert _requests(server, lambda n=n: chat.append(*_users(n))) == requests
     assert _requests(server, lambda: chat.window(20)) == 1
-    with Store(backend(server)) as cold:
-        again = cold.conversation("s", user_id="u")
-        assert _requests(server, lambda: again.window(20)) == 1
-        assert _requests(server, lambda: again.append(*_users(1))) == 5
-        assert _requests(server, lambda: again.append(*_users(1))) == 2
-    assert _requests(server, lambda: chat.append(*_users(1))) == 5
+    assert _requests(server, lambda: chat.window(Window(last=20, summary=True))) == 1
     system = store.conversation("system", user_id="u")
     system.append(Message.system("rules"), *_users(100))
     assert _requests(server, lambda: system.window(20)) == 2
     mid = chat.window(1)[0].message_id
     assert _requests(server, lambda: chat.get_message(mid)) == 2
+    assert _requests(server, lambda: chat.update_message(mid, content="new")) <= 8
+    assert _requests(server, lambda: chat.delete_message(mid)) <= 5
     large = store.conversation("large", user_id="u")
     large.append(*_users(1000))
     assert _requests(server, lambda: large.window(20)) == 1
     assert _requests(server, large.delete) <= 11
+
+
+@pytest.mark.parametrize("size", [100, 2_000])
+def test_a_cold_append_costs_the_same_whatever_the_history(
+    server: TablestoreProcess, store: Store, size: int
+) -> None:
+    store.conversation("s", user_id="u").append(*_users(size))
+    later = now_us() + 10_000_000  # not within the lag that an index is granted
+    with Store(backend(server, clock=lambda: later)) as cold:
+        chat = cold.conversation("s", user_id="u")
+        for requests in (4, 3):
+            with server.counting() as counted:
+                chat.append(Message.user("a message of a few words"))
+            assert counted.total.requests == requests
+            assert counted.total.bytes_in + counted.total.bytes_out <= 4_500
+    with server.counting() as counted:
+        store.conversation("s", user_id="u").append(Message.user("after others"))
+    assert counted.total.requests == 4  # a lost race, then as one who knows the session
+    assert store.verify() == []
+
+
+def test_a_process_that_appends_often_learns_all_ids(
+    server: TablestoreProcess, store: Store
+) -> None:
+    store.conversation("s").append(*_users(40))
+    with Store(backend(server)) as cold:
+        chat = cold.conversation("s")
+        for _ in range(12):
+            chat.append(*_users(1))
+        assert _requests(server, lambda: chat.append(*_users(1))) == 2
+
+
+def test_an_append_sends_what_changed(server: TablestoreProcess, store: Store) -> None:
+    chat = store.conversation("s")
+    metadata = {f"k{i}": "v" * 100 for i in range(100)}
+    chat.update_session(summary="x" * 100_000, metadata=metadata)
+    with server.counting() as counted:
+        chat.append(*_users(1))
+    assert (counted.total.requests, counted.total.bytes_in < 2_000) == (2, True)
+    (listed,) = store.list_sessions(user_id="default").items
+    assert listed == chat.session()
+    assert (listed.message_count, listed.summary) == (1, "x" * 100_000)
+    chat.update_session(metadata={"k1": 1})
+    chat.update_session(metadata={"k1": True})  # equal, but another value
+    assert store.list_sessions(user_id="default").items[0].metadata["k1"] is True
+    assert store.verify() == []
+
+
+def test_keys_are_spread(server: TablestoreProcess, store: Store) -> None:
+    """Sessions of one user, named by time: neighbours by name are not neighbours in the table."""
+    for i in range(20):
+        store.conversation(f"2026-11-26T10:00:{i:02}").append(*_users(1))
+    client = server.client()
+    _, _, rows, _ = client.get_range(
+        "message", "FORWARD",
+        [(name, INF_MIN) for name in ("user_session_id", "create_time", "message_id")],
+        [(name, INF_MAX) for name in ("user_session_id", "create_time", "message_id")],
+        max_version=1,
+    )  # fmt: skip
+    client.connection.pool.clear()
+    partitions = list(dict.fromkeys(row.primary_key[0][1] for row in rows))
+    assert len(partitions) == 20  # the heads, on which commits wait, are there too
+    assert len({partition[:2] for partition in partitions}) >= 16
+    assert partitions != sorted(partitions, key=lambda p: p.partition(":")[2])
+    assert _requests(server, lambda: store.list_sessions(user_id="default", limit=20)) == 1
+
+
+def test_erasing_a_user(server: TablestoreProcess, store: Store) -> None:
+    for i in range(120):
+        store.conversation(f"s{i}", user_id="u").append(*_users(2))
+    store.conversation("long", user_id="u").append(*_users(1_500))
+    kept = store.conversation("s1", user_id="other")
+    kept.append(*_users(2))
+    with server.counting() as counted:
+        erased = store.erase_user("u")
+    assert (erased.sessions, erased.messages) == (121, 1_740)
+    assert counted.total.requests <= 121 * 1.2 + 15  # 15: the long one
+    assert store.list_sessions(user_id="u").items == []
+    assert kept.count() == len(kept.list_messages()) == 2
+    assert store.verify() == []
+
+
+def test_more_metadata_than_columns(server: TablestoreProcess) -> None:
+    for layout in ("isolated", "agent-memory"):
+        names = {
+            name: f"{name}_{layout[0]}"
+            for name in ("session_table", "session_index", "message_table", "message_index")
+        }
+        with Store(backend(server, layout=layout, **names)) as store:
+            store.setup()
+            chat = store.conversation("s")
+            metadata = {f"key_{i}": i for i in range(2_000)}
+            chat.update_session(metadata=metadata)
+            chat.append(*_users(1))
+            chat.update_session(metadata={"key_1999": "new"}, remove_metadata=["key_0"])
+            session = chat.session()
+            assert session is not None
+            del metadata["key_0"]
+            assert session.metadata == {**metadata, "key_1999": "new"}
+            assert store.list_sessions(user_id="default").items == [session]
 
 
 def test_requests_of_listings(server: TablestoreProcess, store: Store) -> None:

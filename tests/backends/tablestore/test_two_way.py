@@ -168,7 +168,8 @@ def test_theirs_opens_ours(theirs: _Theirs, ours: Store) -> None:
     )
     session = theirs.get_session("u", "s1")
     assert session.metadata.items() >= {**_THEIRS, "i": 1}.items()
-    assert set(session.metadata) == {*_THEIRS, "i", "tsmemory"}
+    ours_only = {"tsmemory", "tsmemory_session", "tsmemory_intent"}
+    assert set(session.metadata) == {*_THEIRS, "i", *ours_only}
     assert [s.session_id for s in theirs.list_recent_sessions("u", max_count=1)] == ["s1"]
     assert len(theirs.list_sessions("u")) == 4
     found = theirs.list_sessions("u", Filters.eq("i", 2))

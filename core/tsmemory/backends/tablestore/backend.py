@@ -1,57 +1,16 @@
 """Tablestore (Alibaba Cloud OTS): two tables in the service, over the official SDK.
 
-What is in the tables is public: `_tablestore_layout` has the tables, `_tablestore_records` the rows
-of sessions, `_tablestore_rows` those of messages.
+What is in the tables is public: `layout` has the tables and keys, `records` the rows of sessions,
+`rows` those of messages. The protocol of commits is in `writer`, what survives a crash in
+`recovery`, what is cached in `session_cache`.
 
-A batch of rows is not atomic there, and a condition covers one row only. So one row, the session's,
-decides. The protocol:
-
-1. **Reserve.** The session's row is written on the condition that its last commit is still the one
-   that was read (a random token, so that no clock and no version can be mistaken for it). It moves
-   the session's last time, count and version, and says what the commit is about to do to which
-   rows: the *intent*. Times are reserved behind the last one, so the order of messages is the order
-   of these writes, whatever the writers' clocks say.
-2. **Write.** The messages go to their reserved places in one batch, each on the condition that the
-   place is free.
-
-That is an append to a warm session: two requests up to 200 messages or 4 MB; more is several such
-rounds. A commit that changes or removes what is there is *held*: its first request leaves the
-version as it was, and one more, when all is done, moves it. So who reads a version and then
-messages never decides on older messages than the version's (`get_session` for its part waits for
-what an append has reserved, where this process did not see it arrive).
-
-**A lost reply.** The condition of a request that is repeated fails if the first one took effect;
-the row that is there is read, and its token tells. Nothing is written twice.
-
-**A crash between the two**, or a slow writer. Whoever commits next reads the intent and looks for
-its rows. A retry of the same messages (same ids) writes those missing to their reserved places.
-Anybody else gives them ``min(2 s, retry_for / 2)`` to arrive, then calls off the first one missing
-and all behind it in its batch: tombstones take their places, rows that may be written over get
-another token, and the count is set right. If their writer is alive after all, its condition fails,
-and it appends what was called off again, at the end: nothing is lost or doubled, and a batch is at
-worst continued later, in its own order. Deletions are carried out by whoever finds them in the
-intent.
-
-**Readers** never see a gap: of the newest batch only what stands before the first missing row is
-shown (`capabilities.atomic` is False: it may be a part of the batch). The rows carry their place in
-the batch; only where one is missing is the session's row read, to tell it from a deleted one. With
-a limit that ends inside the newest batch, what lies before the rows read is taken to be there.
-
-**Time to live, instructions.** Each appended row repeats when the session expires and where its
-system and developer messages stand, as the newest row must tell it for a window to be one request.
-A commit that makes this untrue (a new time to live, a deleted newest message) first marks the
-newest row, and readers then ask the session.
-
-**Ids** are unique in a session, but the service has no unique index. See `_tablestore_known`: a
-session is *warm* in a process that has begun it or read its ids once, which is at the first append
-with up to 5,000 messages and, with more, when looking up ids one by one has cost as much.
-
-Limits: between a deletion's first request and its last a reader may still see what is going; a
-message put to another time is for a moment there twice. A read with a filter does not see gaps, and
-a listing tells counts as reserved. A row that a stopped process sent, and that
-the network delivers after a whole session was erased and its grace was over, is left without a
-session; `verify` names it. With a `time_to_live` the *tables* drop rows by their own age: counts
-then exceed what is there. Listing every user's sessions reads the whole session table.
+Limits: between a deletion's first request and its last a reader may still see what is being
+deleted; a message that is put to another time is for a moment there twice. A window that ends
+inside the newest batch does not see a gap further back in that batch. A listing reports counts as
+reserved. A row that a stopped process sent, and that the network delivers after its session was
+erased, is left without a session; `verify` names it. With a `time_to_live` the *tables* drop rows
+by their own age: counts then exceed what is there. Listing every user's sessions reads the whole
+session table.
 """
 
 from __future__ import annotations
@@ -63,15 +22,16 @@ from tsmemory.backends.tablestore.client import TablestoreClients, endpoint_of
 from tsmemory.backends.tablestore.erasing import Eraser
 from tsmemory.backends.tablestore.layout import Layout, LayoutName
 from tsmemory.backends.tablestore.listing import Lister
-from tsmemory.backends.tablestore.maintenance import Upkeep
+from tsmemory.backends.tablestore.maintenance import Maintenance
 from tsmemory.backends.tablestore.reader import Reader
-from tsmemory.backends.tablestore.recovery import Settler
+from tsmemory.backends.tablestore.recovery import Recovery
 from tsmemory.backends.tablestore.rows import MAX_MESSAGE
 from tsmemory.backends.tablestore.writer import Writer
 from tsmemory.engine.contract import now_us
 from tsmemory.engine.records import (
     Capabilities,
     Change,
+    Decide,
     Key,
     MessageQuery,
     Outcome,
@@ -85,8 +45,8 @@ from tsmemory.model import Erased, Message, Problem, Session, Stats
 
 __all__ = ["TablestoreBackend"]
 
-_GRACE = 2.0
-"""Seconds that another writer's batch is given to arrive: some hundred times what one takes."""
+_PATIENCE = 2.0
+"""Seconds that another writer's messages are given to arrive: some hundred times what they take."""
 _LEAST_TABLE_TTL = 86_400  # seconds; "Data versions and TTL"
 _TEXT = (
     "layout", "session_table", "session_index", "message_table", "message_index", "region",
@@ -143,13 +103,14 @@ class TablestoreBackend(TablestoreClients):
                 )
         self.clock = clock
         self._reader = Reader(
-            self.layout, lambda: self.clock(), lambda: min(_GRACE, self.retry_for / 2)
+            self.layout, lambda: self.clock(), lambda: min(_PATIENCE, self.retry_for / 2)
         )
-        settler = Settler(self.layout, self._reader, ask=time_to_live is not None)
+        recovery = Recovery(self.layout, self._reader, whole_rows=time_to_live is not None)
         self._lister = Lister(self._reader)
-        self._eraser = Eraser(self.layout, self._reader, settler)
-        self._writer = Writer(self._reader, settler, self._eraser)
-        self._upkeep = Upkeep(self.layout, self._reader, settler, time_to_live)
+        self._eraser = Eraser(self.layout, self._reader, recovery)
+        scope = (self.endpoint or id(self), self.instance_name, session_table, message_table)
+        self._writer = Writer(scope, self._reader, recovery, self._eraser)
+        self._maintenance = Maintenance(self.layout, self._reader, recovery, time_to_live)
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> TablestoreBackend:
@@ -181,7 +142,7 @@ class TablestoreBackend(TablestoreClients):
         return f"TablestoreBackend({where!r}, layout={self.layout.name!r})"
 
     def setup(self) -> Steps[None]:
-        return self._upkeep.setup()
+        return self._maintenance.setup()
 
     def get_session(self, key: Key) -> Steps[Session | CorruptRecordError | None]:
         return self._reader.session(key)
@@ -200,6 +161,9 @@ class TablestoreBackend(TablestoreClients):
     def commit(self, key: Key, change: Change) -> Steps[Outcome]:
         return self._writer.commit(key, change)
 
+    def rewrite(self, key: Key, decide: Decide, ids: Sequence[str] | None = None) -> Steps[Outcome]:
+        return self._writer.rewrite(key, decide, ids)
+
     def erase(self, user_id: str | None, session_id: str | None = None) -> Steps[Erased]:
         return self._eraser.erase(user_id, session_id)
 
@@ -207,7 +171,7 @@ class TablestoreBackend(TablestoreClients):
         return self._eraser.purge_expired()
 
     def stats(self) -> Steps[Stats]:
-        return self._upkeep.stats()
+        return self._maintenance.stats()
 
     def verify(self) -> Steps[list[Problem]]:
-        return self._upkeep.verify()
+        return self._maintenance.verify()

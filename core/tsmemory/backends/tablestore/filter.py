@@ -2,7 +2,7 @@
 
 The service compares within one type only, and knows the columns of a row and nothing else. So a
 filter is compiled exactly, for rows whose every metadata value is in a column (flag ``1``, see
-`_tablestore_rows`), and every other row is sent too: what the service leaves out cannot match, what
+`rows`), and every other row is sent too: what the service leaves out cannot match, what
 it sends is looked at again by `Filter.matches`. Damage that reaches the opening of our column is
 sent as well, so that no filter hides it.
 

@@ -1,20 +1,27 @@
 """Where things are in Tablestore: tables, indexes, keys and column names. Public, as any format.
 
-Both layouts have the same four tables-and-indexes, names configurable; P stands for the first key
-column of the messages:
+Both layouts have the same two tables, each with a local index; the names are configurable:
 
     session                  user_id STRING, session_id STRING
-    session_secondary_index  user_id, update_time INTEGER, session_id   (local)
-    message                  P STRING, create_time INTEGER, message_id STRING
-    message_secondary_index  P, message_id, create_time                 (local)
+    session_secondary_index  user_id, update_time INTEGER, session_id
+    message                  <partition> STRING, create_time INTEGER, message_id STRING
+    message_secondary_index  <partition>, message_id, create_time
 
-``isolated`` (the default): P is ``user_session_id``, ``"<bytes of the user id>:<user id>/<session
-id>"``, so that no two sessions share a partition of messages. ``agent-memory``: P is
-``session_id``, as in tablestore-for-agent-memory for Python, Java and Go.
+``isolated`` (the default): the messages' partition column is ``user_session_id``, with values
+``"<4 hex digits>:<bytes of the user id>:<user id>/<session id>"``. The digits are a hash of the
+rest: no two sessions share a value, and neighbours in time (ids made of the date, say) are spread
+over the whole table. A session's *head*, the row that decides about its commits, is the last row of
+its partition (`HEAD_TIME`), so one backward range read gives the head and the newest messages, and
+the commits of one user's sessions never meet on one partition value. The session table holds a copy
+of each head, its *listing row*, by which a user's sessions are listed.
+
+``agent-memory``: the partition column is ``session_id``, as in tablestore-for-agent-memory for
+Python, Java and Go; the session's row in the session table is the head.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,29 +32,31 @@ from tsmemory.engine.records import Key, Position
 from tsmemory.errors import InvalidInputError
 
 __all__ = [
-    "ASK",
-    "CONTENT",
-    "GONE",
-    "MAX_COLUMN",
-    "MAX_ROW",
-    "RESERVED",
-    "ROLE",
-    "UPDATE_TIME",
-    "Layout",
-    "LayoutName",
-    "is_column",
+    "CONTENT", "DESCRIPTION", "HEAD", "HEAD_ID", "HEAD_TIME", "INTENT", "MAX_COLUMN", "MAX_ROW",
+    "RESERVED", "ROLE", "SEQUENCE", "TOMBSTONE", "UPDATE_TIME", "Layout", "LayoutName", "is_column",
     "native_value",
 ]  # fmt: skip
 
 LayoutName = Literal["isolated", "agent-memory"]
 
 RESERVED = "tsmemory"
-"""Our one column; what does not fit goes on in ``tsmemory_1``, ``tsmemory_2`` …"""
-GONE = "tsmemory_gone"
-"""On a row that only keeps its place, so that a late writer cannot take it."""
-ASK = "tsmemory_ask"
-"""On a newest message whose word about the session no longer holds: ask the session."""
+"""On a message: what no other column holds; what does not fit continues in ``tsmemory_1``,
+``tsmemory_2`` … On a row of the session table: the session's state."""
+HEAD = "tsmemory_head"
+"""On a head in the message table: the session's state."""
+DESCRIPTION = "tsmemory_session"
+"""On a head and on a row of the session table: title, summary and metadata."""
+INTENT = "tsmemory_intent"
+"""On a head: what its last commit does to the messages."""
+SEQUENCE = "tsmemory_sequence"
+"""On a listing row: the number of the head that it copies."""
+TOMBSTONE = "tsmemory_tombstone"
+"""On a row that only occupies a position, so that a late writer cannot take it."""
 CONTENT, ROLE, UPDATE_TIME = "content", "role", "update_time"
+
+HEAD_TIME = 2**63 - 1
+"""The create_time of heads in the message table; messages have at most one less."""
+HEAD_ID = "tsmemory"
 
 MAX_COLUMN = 2_097_152
 """Bytes of one attribute (Tablestore, "Limits on the Wide Column model")."""
@@ -86,10 +95,10 @@ class Layout:
         for table in tables:
             if not _NAME.match(table):
                 raise InvalidInputError(
-                    f"{table!r} is no table name: ASCII letters, digits and _, no digit first"
+                    f"invalid table name {table!r}: use ASCII letters, digits and _, no digit first"
                 )
         if len(set(tables)) != len(tables):
-            raise InvalidInputError("tables and indexes need names of their own")
+            raise InvalidInputError("tables and indexes must have different names")
         for column, kind in self.session_metadata.items():
             if not is_column(column, "session") or kind not in _TABLE_TYPES:
                 raise InvalidInputError(
@@ -109,27 +118,36 @@ class Layout:
         return "user_session_id" if self.isolated else "session_id"
 
     def partition_of(self, key: Key) -> str:
-        if self.isolated:
-            return f"{len(key.user_id.encode())}:{key.user_id}/{key.session_id}"
-        return key.session_id
+        if not self.isolated:
+            return key.session_id
+        name = f"{len(key.user_id.encode())}:{key.user_id}/{key.session_id}"
+        return f"{hashlib.blake2b(name.encode(), digest_size=2).hexdigest()}:{name}"
 
     def key_of(self, partition: str) -> Key:
         """The session whose messages are under `partition`; isolated only.
 
         Raises:
-            ValueError: it is not of our making.
+            ValueError: this layout makes no such partition value.
         """
-        size, _, rest = partition.partition(":")
-        data = rest.encode()
+        _, _, name = partition.partition(":")
+        size, _, ids = name.partition(":")
+        data = ids.encode()
         user, separator, session = data[: int(size)], data[int(size) :][:1], data[int(size) + 1 :]
-        if separator != b"/":
-            raise ValueError(f"{partition!r} is no key of this layout")
-        return Key(user.decode(), session.decode())
+        key = Key(user.decode(), session.decode())
+        if separator != b"/" or self.partition_of(key) != partition:
+            raise ValueError(f"{partition!r} is not a partition value of this layout")
+        return key
 
-    def users_partitions(self, user_id: str) -> tuple[str, str]:
-        """The range of a user's partitions, the end exclusive; isolated only."""
-        prefix = f"{len(user_id.encode())}:{user_id}"
-        return prefix + "/", prefix + "0"  # "0" is the character after "/"
+    # -- heads -------------------------------------------------------------------------------
+
+    @property
+    def head_table(self) -> str:
+        return self.message_table if self.isolated else self.session_table
+
+    def head_key(self, key: Key) -> PrimaryKey:
+        if self.isolated:
+            return self.message_key(key, HEAD_TIME, HEAD_ID)
+        return self.session_key(key)
 
     def session_key(self, key: Key) -> PrimaryKey:
         return [("user_id", key.user_id), ("session_id", key.session_id)]
@@ -148,8 +166,12 @@ class Layout:
         high = [(names[0], last), *((name, MAX if last is MAX else MIN) for name in names[1:])]
         return low, high
 
+    def after_messages(self, key: Key) -> PrimaryKey:
+        """The end of the session's messages, before its head."""
+        return self.message_key(key, HEAD_TIME, MIN)
+
     def id_range(self, key: Key, message_id: str | None) -> tuple[PrimaryKey, PrimaryKey]:
-        """In the index: where one id stands (at any time), or every id of the session."""
+        """In the index: the positions of one id, or of every id of the session."""
         first = (self.partition, self.partition_of(key))
         low = MIN if message_id is None else message_id
         high = MAX if message_id is None else message_id
@@ -162,8 +184,8 @@ class Layout:
         """The messages up to `position`, inclusive; None: all of them."""
         low = self.message_key(key, MIN, MIN)
         if position is None:
-            return low, self.message_key(key, MAX, MAX)
-        # No id lies between an id and the same with a NUL behind it.
+            return low, self.after_messages(key)
+        # No id lies between an id and the same id with a NUL appended.
         return low, self.message_key(key, position.create_time, position.message_id + "\0")
 
 

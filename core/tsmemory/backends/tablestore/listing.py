@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tsmemory.backends.tablestore.filter import compiled
+from tsmemory.backends.tablestore.heads import BATCH_GET
 from tsmemory.backends.tablestore.layout import UPDATE_TIME
-from tsmemory.backends.tablestore.reader import BATCH_GET, FILTERED, RANGE, Reader
+from tsmemory.backends.tablestore.reader import FILTERED, RANGE, Reader
 from tsmemory.backends.tablestore.records import Record, read
 from tsmemory.backends.tablestore.sdk import MAX, MIN, PrimaryKey, Row, batch_get, get_range
 from tsmemory.engine.records import Key, SessionQuery

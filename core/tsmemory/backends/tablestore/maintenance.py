@@ -1,25 +1,32 @@
-"""Setting up Tablestore, and looking after what is in it."""
+"""Setting up Tablestore, counting and verifying what is in it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tsmemory.backends.tablestore.erasing import session_range
-from tsmemory.backends.tablestore.layout import RESERVED, UPDATE_TIME, Layout
-from tsmemory.backends.tablestore.reader import BATCH_GET, Reader
+from tsmemory.backends.tablestore.heads import BATCH_GET
+from tsmemory.backends.tablestore.layout import (
+    DESCRIPTION,
+    HEAD_TIME,
+    RESERVED,
+    UPDATE_TIME,
+    Layout,
+)
+from tsmemory.backends.tablestore.reader import Reader
 from tsmemory.backends.tablestore.records import Record, read
-from tsmemory.backends.tablestore.recovery import Settler
+from tsmemory.backends.tablestore.recovery import Recovery
 from tsmemory.backends.tablestore.rows import decode
 from tsmemory.backends.tablestore.sdk import MAX, MIN, PrimaryKey, batch_get, get_range, sdk
-from tsmemory.engine.records import Key
+from tsmemory.engine.records import Key, Position
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError, UnavailableError
 from tsmemory.model import Problem, Session, Stats
 
-__all__ = ["Upkeep"]
+__all__ = ["Maintenance"]
 
 
-class Upkeep:
+class Maintenance:
     """`setup`, `stats` and `verify` over one layout.
 
     Args:
@@ -27,11 +34,11 @@ class Upkeep:
     """
 
     def __init__(
-        self, layout: Layout, reader: Reader, settler: Settler, time_to_live: int | None
+        self, layout: Layout, reader: Reader, recovery: Recovery, time_to_live: int | None
     ) -> None:
         self.layout = layout
         self.reader = reader
-        self.settler = settler
+        self.recovery = recovery
         self.time_to_live = time_to_live
 
     # -- setup -------------------------------------------------------------------------------
@@ -42,10 +49,15 @@ class Upkeep:
         yield from self._table(
             layout.session_table,
             [("user_id", "STRING"), ("session_id", "STRING")],
-            [(UPDATE_TIME, "INTEGER"), (RESERVED, "STRING"), *declared.items()],
+            [
+                (UPDATE_TIME, "INTEGER"),
+                (RESERVED, "STRING"),
+                (DESCRIPTION, "STRING"),
+                *declared.items(),
+            ],
             layout.session_index,
             ["user_id", UPDATE_TIME, "session_id"],
-            [RESERVED, *declared],
+            [RESERVED, DESCRIPTION, *declared],
         )
         first = layout.partition
         yield from self._table(
@@ -85,20 +97,51 @@ class Upkeep:
             found = yield from self._described(name)
         if found is None:
             raise UnavailableError(f"the table {name!r} is not there after it was created")
-        there = [tuple(part[:2]) for part in found.table_meta.schema_of_primary_key]
-        if there != key:
+        primary_key = [tuple(part[:2]) for part in found.table_meta.schema_of_primary_key]
+        if primary_key != key:
             raise UnavailableError(
-                f"the table {name!r} has the key {there}, not {key}; it is not of this layout: "
-                "choose other table names, or another layout"
+                f"the table {name!r} has the key {primary_key}, not {key}; it is not of this "
+                "layout: choose other table names, or another layout"
             )
+        self._check_options(name, found.table_options)
         if index not in _indexes(found):
             columns = {part[0] for part in found.table_meta.defined_columns or ()}
             meta = _local_index(index, index_key, [c for c in index_columns if c in columns])
             error = yield from self._attempt(
                 lambda client: client.create_secondary_index(name, meta, True)
             )
-            if index not in _indexes((yield from self._described(name))):
+            found = yield from self._described(name)
+            if index not in _indexes(found):
                 raise UnavailableError(f"the index {index!r} cannot be created") from error
+        if self.layout.isolated and index_columns:
+            self._check_index(name, index, index_columns, found)
+
+    def _check_options(self, name: str, options: Any) -> None:
+        """That the table allows what commits need."""
+        ttl = getattr(options, "time_to_live", None)
+        expires = ttl is not None and ttl > 0
+        if self.time_to_live is None and expires:
+            raise UnavailableError(
+                f"the table {name!r} drops rows {ttl} s after they are written; pass time_to_live="
+                f"{ttl} if that is wanted, or choose another table"
+            )
+        if getattr(options, "allow_update", None) is False and self.time_to_live is None:
+            raise UnavailableError(
+                f"the table {name!r} forbids UpdateRow (allow_update), which commits need; "
+                "allow it, or choose another table"
+            )
+
+    def _check_index(self, name: str, index: str, columns: list[str], found: Any) -> None:
+        """That listings find in the index what they read there."""
+        for meta in found.secondary_indexes or ():
+            if meta.index_name != index:
+                continue
+            lacking = set(columns) - set(meta.defined_column_names or ())
+            if lacking:
+                raise UnavailableError(
+                    f"the index {index!r} of table {name!r} lacks {', '.join(sorted(lacking))}, "
+                    "which listings read there; delete the index and call setup() again"
+                )
 
     def _attempt(self, step: Any) -> Steps[Exception | None]:
         """What others may be doing too: its failure says nothing, so look afterwards."""
@@ -116,7 +159,7 @@ class Upkeep:
                 return None
             raise
 
-    # -- looking after -----------------------------------------------------------------------
+    # -- stats and verify -----------------------------------------------------------------------
 
     def stats(self) -> Steps[Stats]:
         users: set[str] = set()
@@ -148,17 +191,32 @@ class Upkeep:
             rows, start = yield get_range(self.layout.session_table, start, end)
             for row in rows:
                 key = Key(*row.key)
-                record = read(key, row.columns, self.layout)
-                if isinstance(record.session, CorruptRecordError):
-                    problems.append(Problem(*key, None, record.session.reason))
-                problems += yield from self._verify_messages(key, record)
+                listed = read(key, row.columns, self.layout)
+                problems += yield from self._verify_session(key, listed)
         if self.layout.isolated:
             problems += yield from self._orphans()
         return problems
 
+    def _verify_session(self, key: Key, listed: Record) -> Steps[list[Problem]]:
+        if isinstance(listed.session, CorruptRecordError):
+            reason = listed.session.reason
+            return [Problem(*key, None, reason), *(yield from self._verify_messages(key, listed))]
+        if not self.layout.isolated:
+            return (yield from self._verify_messages(key, listed))
+        head = yield from self.reader.record(key)
+        if head is None:
+            return [Problem(*key, None, "is listed, but has no head")]
+        if isinstance(head.session, CorruptRecordError):
+            reason = head.session.reason
+            return [Problem(*key, None, reason), *(yield from self._verify_messages(key, head))]
+        problems = yield from self._verify_messages(key, head)
+        if head.intent is None and listed.session != head.session and not head.deleting:
+            problems.append(Problem(*key, None, "its listing row is not what its head says"))
+        return problems
+
     def _verify_messages(self, key: Key, record: Record) -> Steps[list[Problem]]:
         problems: list[Problem] = []
-        count = 0
+        present: set[Position] = set()
         start: PrimaryKey | None
         start, end = self.layout.through(key, None)
         while start is not None:
@@ -167,20 +225,22 @@ class Upkeep:
                 message = decode(row, key, self.layout)
                 if isinstance(message, CorruptRecordError):
                     problems.append(Problem(*key, message.message_id, message.reason))
-                count += message is not None
+                if message is not None:
+                    present.add(Position(*row.key[1:]))
         session = record.session
-        on_its_way = len(record.intent.inserted()) if record.intent is not None else 0
         if not isinstance(session, Session) or not self.layout.isolated or record.deleting:
             return problems
-        if not session.message_count - on_its_way <= count <= session.message_count:
+        count = len(present)
+        arriving = set(record.intent.inserted()) - present if record.intent is not None else set()
+        if not session.message_count - len(arriving) <= count <= session.message_count:
             what = f"message_count is {session.message_count}, but there are {count} messages"
             problems.append(Problem(*key, None, what))
         return problems
 
     def _orphans(self) -> Steps[list[Problem]]:
-        """Messages under a key that has no session."""
+        """Messages and heads under a key that is not listed."""
         problems: list[Problem] = []
-        held: dict[str, str] = {}
+        partitions: dict[str, str | None] = {}
         start: PrimaryKey | None
         start, end = self.layout.all_messages(MIN, MAX)
         while start is not None:
@@ -188,30 +248,31 @@ class Upkeep:
                 self.layout.message_table, start, end, columns=[self.layout.partition]
             )
             for row in rows:
-                held.setdefault(row.key[0], row.key[2])
-                if len(held) > BATCH_GET:
-                    last = {row.key[0]: held.pop(row.key[0])}
-                    problems += yield from self._without_session(held)
-                    held = last
-        return problems + (yield from self._without_session(held))
+                message_id = None if row.key[1] == HEAD_TIME else row.key[2]
+                partitions.setdefault(row.key[0], message_id)
+                if len(partitions) > BATCH_GET:
+                    last = {row.key[0]: partitions.pop(row.key[0])}
+                    problems += yield from self._unlisted(partitions)
+                    partitions = last
+        return problems + (yield from self._unlisted(partitions))
 
-    def _without_session(self, held: dict[str, str]) -> Steps[list[Problem]]:
-        keys: dict[Key, str] = {}
+    def _unlisted(self, partitions: dict[str, str | None]) -> Steps[list[Problem]]:
+        keys: dict[Key, str | None] = {}
         problems = []
-        for partition, mid in held.items():
+        for partition, message_id in partitions.items():
             try:
-                keys[self.layout.key_of(partition)] = mid
+                keys[self.layout.key_of(partition)] = message_id
             except ValueError as error:
-                problems.append(Problem(None, None, mid, str(error)))
+                problems.append(Problem(None, None, message_id, str(error)))
         if keys:
             table = self.layout.session_table
             wanted = [self.layout.session_key(key) for key in keys]
             rows = (yield batch_get({table: (wanted, ["user_id"])}))[table]
-            there = {Key(*row.key) for row in rows}
+            listed = {Key(*row.key) for row in rows}
             problems += [
-                Problem(*key, mid, "belongs to no session")
-                for key, mid in keys.items()
-                if key not in there
+                Problem(*key, message_id, "belongs to no session")
+                for key, message_id in keys.items()
+                if key not in listed
             ]
         return problems
 

@@ -1,11 +1,17 @@
 """Sessions to rows and back.
 
-A row has ``update_time``, the metadata in columns of their names, and one column of ours,
-``tsmemory``: the flag ``1`` or ``2`` (see `_tablestore_rows`) and a JSON object that begins with
-``t``, the token of the last commit. Every commit makes a new token and is written only where the
-old one still stands: that is the lock. The column is in the index too, so a listing needs no second
-read; hence ``r`` repeats the metadata. The others: ``n`` version, ``c`` message count, ``k``
-create_time, ``l`` last_time, ``x`` expires_at, ``y`` ttl, and the fields of `Record`.
+A session's head and its row in the session table have the same columns of ours:
+
+- the *state*, in ``tsmemory_head`` on a head in the message table and in ``tsmemory`` on a row of
+  the session table: a flag and a JSON object with the fields of `_State`. On a row of the session
+  table the flag says whether every metadata value has a column (``1``) or not (``2``), so that the
+  service can filter alone. The object begins with the *token* of the last commit: every commit
+  makes a new one and is written only where the old one is still there. That is the lock.
+- ``tsmemory_session``, the title, the summary and the metadata (``agent-memory``: only metadata
+  that no column holds; others change the columns, and what they write counts);
+- ``tsmemory_intent``, on heads only: what the last commit does to the messages.
+
+They are separate so that an append sends the state and the intent only, however long the summary.
 """
 
 from __future__ import annotations
@@ -16,34 +22,32 @@ from typing import Any
 import msgspec
 
 from tsmemory.backends.tablestore.layout import (
+    DESCRIPTION,
+    HEAD,
+    INTENT,
     RESERVED,
+    SEQUENCE,
     UPDATE_TIME,
     Layout,
     is_column,
     native_value,
 )
-from tsmemory.backends.tablestore.rows import join
 from tsmemory.backends.tablestore.sdk import Columns, all_of, any_of, compare, negate
 from tsmemory.engine.codec import decode_session, encode_session
 from tsmemory.engine.records import Key, Position
 from tsmemory.engine.rows import corrupt_session
-from tsmemory.errors import CorruptRecordError, InvalidInputError
+from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Session
 
 __all__ = [
-    "MAX_PINS",
-    "Intent",
-    "Record",
-    "columns_of",
-    "native_of",
-    "new_token",
-    "read",
-    "unchanged",
-]
+    "MAX_INSTRUCTIONS", "Intent", "Record", "head_columns", "listing_columns", "native_columns",
+    "new_token", "read", "unchanged",
+]  # fmt: skip
 
-MAX_PINS = 200
-"""Instructions whose places a session's record lists; with more, they are looked for."""
-_MAX_RECORD = 2_000_000  # bytes, under the 2 MB of one column
+MAX_INSTRUCTIONS = 200
+"""Instructions whose positions a session's state lists; with more, they are looked for."""
+_MAX_NATIVE = 512
+"""Metadata values in columns of their own; the service takes 1,024 columns in one row change."""
 
 
 class Intent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -54,132 +58,161 @@ class Intent(msgspec.Struct, frozen=True, omit_defaults=True):
     ids: tuple[str, ...] = ()
     """Of the appended messages."""
     insert: tuple[Position, ...] = ()
-    """Rows put at times of their own."""
+    """Messages put at times of their own."""
     move: tuple[tuple[int, int, str], ...] = ()
-    """Rows put anew at another time: old time, new time, id."""
+    """Messages put at another time: old time, new time, id."""
     delete: tuple[Position, ...] = ()
-    through: Position | None = None
-    """Every message up to here goes."""
-    over: tuple[Position, ...] = ()
-    """Rows written over where they stand."""
-    held: bool = False
-    """The session's version moves only when all this is done."""
+    delete_through: Position | None = None
+    """Every message up to here is deleted."""
+    overwrites: tuple[Position, ...] = ()
+    """Messages overwritten where they are."""
+    defers_version: bool = False
+    """The session's version is raised only when all this is done."""
 
     def appended(self) -> list[Position]:
         return [Position(self.first + i, mid) for i, mid in enumerate(self.ids)]
 
-    def only_appends(self) -> bool:
-        return not (self.insert or self.move or self.delete or self.through or self.held)
-
     def only_inserts(self) -> bool:
-        return not (self.move or self.delete or self.through or self.over)
+        return not (self.move or self.delete or self.delete_through or self.overwrites)
 
     def inserted(self) -> list[Position]:
-        """Every row that the commit brings, in the order of its list."""
+        """The position of every row that the commit brings: appended, put, moved."""
         return [
             *self.appended(), *self.insert, *(Position(new, mid) for _, new, mid in self.move)
         ]  # fmt: skip
 
 
-class _Kept(msgspec.Struct, omit_defaults=True):
-    t: str
-    n: int
-    c: int
-    k: int
-    l: int  # noqa: E741  # the column's spelling; few bytes, read by machines
-    r: msgspec.Raw
-    x: int | None = None
-    y: float | None = None
-    e: str = ""
-    q: int = 0
-    g: int = 0
-    p: tuple[Position, ...] | None = ()
-    w: Intent | None = None
-    d: bool = False
+class _State(msgspec.Struct, omit_defaults=True):
+    token: str
+    version: int
+    message_count: int
+    create_time: int
+    last_time: int
+    sequence: int = 0
+    indexed_time: int = 0
+    expires_at: int | None = None
+    ttl: float | None = None
+    incarnation: str = ""
+    put_count: int = 0
+    tombstone_count: int = 0
+    instruction_positions: tuple[Position, ...] | None = ()
+    deleting: bool = False
+    lease: str = ""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """A session's row, read."""
+    """A session's head or listing row, read."""
 
     session: Session | CorruptRecordError
     last_time: int = 0
     """The highest create_time that the session ever gave or took."""
     token: str | None = None
     """Of the last commit; None where others wrote the row, or it cannot be read."""
-    life: str = ""
-    """Names this life of the session: deleted and begun anew it has another."""
-    puts: int = 0
-    """Counts the commits that put messages elsewhere than at the end."""
-    gone: int = 0
-    """Counts the rows that only keep a place."""
-    pins: tuple[Position, ...] | None = ()
-    """Where the instructions stand, in order; None: more than are listed."""
+    sequence: int = 0
+    """Rises with every write of the head, also where the version does not."""
+    indexed_time: int = 0
+    """The index was seen to hold every message up to this time."""
+    incarnation: str = ""
+    """Made when the session begins; another one after it was deleted and begun again."""
+    put_count: int = 0
+    """Commits that put messages elsewhere than at the end."""
+    tombstone_count: int = 0
+    """Rows that only occupy a position."""
+    instruction_positions: tuple[Position, ...] | None = ()
+    """In order; None: more than are listed."""
     intent: Intent | None = None
-    """What the last commit does to the messages."""
+    """What the last commit does to the messages; None where it is known to be done."""
     deleting: bool = False
-    """Somebody is deleting the session: it is not there any more."""
-    native: Columns = msgspec.field(default_factory=dict)
+    """The session is being deleted: for every reader it no longer exists."""
+    lease: str = ""
+    """Names the rewrite that asked other writers to wait; empty: none."""
+    raw_columns: Columns = msgspec.field(default_factory=dict)
     """The metadata columns as found."""
 
 
 _encoder = msgspec.json.Encoder()
-_decode_kept = msgspec.json.Decoder(_Kept).decode
+_decode_state = msgspec.json.Decoder(_State).decode
+_decode_intent = msgspec.json.Decoder(Intent | None).decode
 
 
 def new_token() -> str:
     return secrets.token_urlsafe(9)
 
 
-def columns_of(record: Record) -> Columns:
-    """The columns of a session's row.
+def native_columns(session: Session) -> Columns:
+    """The metadata that has columns of its own."""
+    columns: Columns = {}
+    for name, value in session.metadata.items():
+        if len(columns) == _MAX_NATIVE:
+            break
+        if type(name) is str and is_column(name, "session") and native_value(value):
+            columns[name] = value
+    return columns
 
-    Raises:
-        InvalidInputError: metadata that cannot be stored, or too much of it.
-    """
+
+def _state(record: Record) -> str:
     session = record.session
     assert isinstance(session, Session)
-    kept = _Kept(
-        record.token or "", session.version, session.message_count, session.create_time,
-        record.last_time, msgspec.Raw(encode_session(session)), session.expires_at, session.ttl,
-        record.life, record.puts, record.gone, record.pins, record.intent, record.deleting,
-    )  # fmt: skip
-    columns = native_of(record)
-    flag = "1" if len(columns) == len(session.metadata) else "2"
-    text = flag + _encoder.encode(kept).decode()
-    if len(text) > _MAX_RECORD or len(text.encode()) > _MAX_RECORD:
-        raise InvalidInputError(
-            f"the record of session {session.session_id!r} takes over {_MAX_RECORD} bytes: "
-            "shorten its summary or metadata"
+    return _encoder.encode(
+        _State(
+            token=record.token or "", version=session.version,
+            message_count=session.message_count, create_time=session.create_time,
+            last_time=record.last_time, sequence=record.sequence,
+            indexed_time=record.indexed_time, expires_at=session.expires_at,
+            ttl=session.ttl, incarnation=record.incarnation, put_count=record.put_count,
+            tombstone_count=record.tombstone_count,
+            instruction_positions=record.instruction_positions, deleting=record.deleting,
+            lease=record.lease,
         )
-    return {UPDATE_TIME: session.update_time, RESERVED: text, **columns}
+    ).decode()  # fmt: skip
 
 
-def native_of(record: Record) -> Columns:
-    """The metadata that has columns of its own."""
-    return (
-        {
-            k: v
-            for k, v in record.session.metadata.items()
-            if type(k) is str and is_column(k, "session") and native_value(v)
-        }
-        if isinstance(record.session, Session)
-        else {}
-    )
+def head_columns(record: Record, layout: Layout) -> Columns:
+    """Every column of a session's head."""
+    session = record.session
+    assert isinstance(session, Session)
+    intent = _encoder.encode(record.intent).decode()
+    if not layout.isolated:
+        return {**listing_columns(record, layout), INTENT: intent}
+    return {
+        UPDATE_TIME: session.update_time,
+        HEAD: "1" + _state(record),
+        DESCRIPTION: encode_session(session).decode(),
+        INTENT: intent,
+    }
 
 
-def unchanged(token: str | None, field: str = "t") -> Any:
-    """The condition that the row's last commit is still `token`'s; None: no commit of ours."""
+def listing_columns(record: Record, layout: Layout) -> Columns:
+    """Every column of a session's row in the session table, but a head's intent."""
+    session = record.session
+    assert isinstance(session, Session)
+    native = native_columns(session)
+    others = {k: v for k, v in session.metadata.items() if k not in native}
+    described = session if layout.isolated else msgspec.structs.replace(session, metadata=others)
+    columns = {
+        UPDATE_TIME: session.update_time,
+        RESERVED: ("2" if others else "1") + _state(record),
+        DESCRIPTION: encode_session(described).decode(),
+        **native,
+    }
+    return {**columns, SEQUENCE: record.sequence} if layout.isolated else columns
+
+
+def unchanged(token: str | None, column: str, field: str = "token") -> Any:
+    """The condition that a row's last commit is still `token`'s; None: no commit of ours."""
     if token is None:
-        return negate(any_of(compare(RESERVED, ">=", ""), compare(RESERVED, "<", "")))
+        return negate(any_of(compare(column, ">=", ""), compare(column, "<", "")))
     # In JSON of ours a comma follows the token, and "-" follows the comma.
     begins = (f'{flag}{{"{field}":"{token}"' for flag in "12")
-    return any_of(
-        *(all_of(compare(RESERVED, ">", b), compare(RESERVED, "<", b + "-")) for b in begins)
-    )
+    return any_of(*(all_of(compare(column, ">", b), compare(column, "<", b + "-")) for b in begins))
 
 
-def read(key: Key, columns: Columns, layout: Layout) -> Record:
-    """The session's row, as found in its table or, isolated only, in the index."""
+def read(key: Key, columns: Columns, layout: Layout, column: str = RESERVED) -> Record:
+    """A head, or a row of the session table or of its index.
+
+    Args:
+        column: where the state is.
+    """
     update_time = columns.get(UPDATE_TIME, 0)
     native = {k: v for k, v in columns.items() if k != UPDATE_TIME and not k.startswith(RESERVED)}
     bare = Session(
@@ -188,30 +221,42 @@ def read(key: Key, columns: Columns, layout: Layout) -> Record:
     )  # fmt: skip
     try:
         if not isinstance(update_time, int):
-            raise ValueError(f"the column {UPDATE_TIME} is no integer")
-        text = join(columns)
+            raise ValueError(f"the column {UPDATE_TIME} is not an integer")
+        text = _text(columns, column)
         if text is None:
             if layout.isolated:
-                raise ValueError(f"the column {RESERVED} is missing")
+                raise ValueError(f"the column {column} is missing")
             session = msgspec.structs.replace(bare, create_time=update_time, metadata=native)
-            return Record(session=session, pins=None, native=native)
+            return Record(session=session, instruction_positions=None, raw_columns=native)
         if text[:1] not in ("1", "2"):
             raise ValueError(f"written in format {text[:1]!r}; this release reads 1 and 2")
-        kept = _decode_kept(text[1:])
-        title, summary, metadata = decode_session(bytes(kept.r))
+        state = _decode_state(text[1:])
+        described = _text(columns, DESCRIPTION)
+        if described is None:
+            raise ValueError(f"the column {DESCRIPTION} is missing")
+        title, summary, metadata = decode_session(described.encode())
+        intent = _decode_intent(_text(columns, INTENT) or "null")
     except ValueError as error:
-        return Record(session=corrupt_session(bare, error), pins=None, native=native)
-    if not layout.isolated:  # others change the columns, and only those
-        odd = {
-            k: v for k, v in metadata.items() if not (is_column(k, "session") and native_value(v))
-        }
-        metadata = {**native, **odd}
+        broken = corrupt_session(bare, error)
+        return Record(session=broken, instruction_positions=None, raw_columns=native)
     session = Session(
-        user_id=key.user_id, session_id=key.session_id, create_time=kept.k,
-        update_time=update_time, version=kept.n, message_count=kept.c, title=title,
-        summary=summary, expires_at=kept.x, ttl=kept.y, metadata=metadata,
+        user_id=key.user_id, session_id=key.session_id, create_time=state.create_time,
+        update_time=update_time, version=state.version, message_count=state.message_count,
+        title=title, summary=summary, expires_at=state.expires_at, ttl=state.ttl,
+        metadata=metadata if layout.isolated else {**metadata, **native},
     )  # fmt: skip
     return Record(
-        session=session, last_time=kept.l, token=kept.t, life=kept.e, puts=kept.q, gone=kept.g,
-        pins=kept.p, intent=kept.w, deleting=kept.d, native=native,
+        session=session, last_time=state.last_time, token=state.token,
+        sequence=state.sequence, indexed_time=state.indexed_time,
+        incarnation=state.incarnation, put_count=state.put_count,
+        tombstone_count=state.tombstone_count,
+        instruction_positions=state.instruction_positions, intent=intent,
+        deleting=state.deleting, lease=state.lease, raw_columns=native,
     )  # fmt: skip
+
+
+def _text(columns: Columns, name: str) -> str | None:
+    value = columns.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"the column {name} is {type(value).__name__}, not text")
+    return value

@@ -1,7 +1,7 @@
-"""Finishing what a commit began: the part of the protocol that outlives a crash.
+"""Finishing or rolling back what a commit began: the part of the protocol that outlives a crash.
 
-See `tablestore` for the protocol. Here, `settle` brings the messages to what the session's record
-says of its last commit, or the record to what there is.
+The protocol's steps are numbered in `writer`. `Recovery.recover` brings the messages to what the
+head says of its last commit, or the head to what there is of the messages.
 """
 
 from __future__ import annotations
@@ -10,16 +10,38 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from tsmemory.backends.tablestore.layout import GONE, RESERVED, Layout
+from tsmemory.backends.tablestore.changes import BATCH_WRITE
+from tsmemory.backends.tablestore.heads import Tail
+from tsmemory.backends.tablestore.layout import (
+    HEAD,
+    INTENT,
+    RESERVED,
+    SEQUENCE,
+    UPDATE_TIME,
+    Layout,
+)
 from tsmemory.backends.tablestore.reader import Reader
-from tsmemory.backends.tablestore.records import Record, columns_of, new_token, unchanged
-from tsmemory.backends.tablestore.rows import Encoded, Word, stamped, tombstone, word
+from tsmemory.backends.tablestore.records import (
+    Record,
+    head_columns,
+    listing_columns,
+    new_token,
+    unchanged,
+)
+from tsmemory.backends.tablestore.rows import (
+    Encoded,
+    is_tombstone,
+    token_of,
+    tombstone,
+    with_token,
+)
 from tsmemory.backends.tablestore.sdk import (
     CHECK_FAILED,
     BatchWrite,
     PrimaryKey,
     Row,
     Write,
+    at_most,
     get_range,
     put,
     remove,
@@ -27,177 +49,139 @@ from tsmemory.backends.tablestore.sdk import (
     update,
     write,
 )
+from tsmemory.engine.codec import encode_session
+from tsmemory.engine.log import get_logger, hashed
 from tsmemory.engine.records import Key, Position
 from tsmemory.engine.steps import Steps
 from tsmemory.model import Session
 
-__all__ = ["BATCH_WRITE", "NO_RECORD", "Settler"]
+__all__ = ["Recovery"]
 
-BATCH_WRITE = 200
-"""Rows of one BatchWriteRow (Tablestore, "Limits on the Wide Column model")."""
-_MAX_WORD_PINS = 512
-"""Characters of the places of instructions that a message's row repeats: some nine of them."""
+_log = get_logger("tablestore")
 
 
-class Settler:
-    """Writes of sessions and messages that every commit shares.
+class Recovery:
+    """Writes that commits share, and recovery.
 
     Args:
-        ask: whether no row's word about its session may be trusted, because rows cannot be
-            updated (tables with a time to live).
+        whole_rows: whether rows are only ever put whole, because the tables forbid UpdateRow (they
+            have a time to live).
     """
 
-    def __init__(self, layout: Layout, reader: Reader, *, ask: bool = False) -> None:
+    def __init__(self, layout: Layout, reader: Reader, *, whole_rows: bool = False) -> None:
         self.layout = layout
         self.reader = reader
-        self.ask = ask
+        self.whole_rows = whole_rows
 
-    # -- writing -----------------------------------------------------------------------------
+    # -- heads -------------------------------------------------------------------------------
 
-    def write_record(self, key: Key, old: Record | None, new: Record) -> Steps[Record | None]:
-        """Make `new` the session's record if `old` still is.
+    def write_head(
+        self, key: Key, old: Record | None, new: Record, company: Sequence[Write] = ()
+    ) -> Steps[Tail | None]:
+        """Make `new` the session's head if `old` still is: step 3.
+
+        Args:
+            company: writes of other rows that may go with it, whichever way it ends.
 
         Returns:
-            None where it is done; else the record that is there instead, `NO_RECORD` for none.
+            None where it is done; else the session as it is instead.
+        """
+        change = self.head_write(key, old, new)
+        if company:
+            if 0 not in (yield BatchWrite([change, *company])):
+                return None
+        else:
+            try:
+                yield write(change)
+            except sdk.OTSServiceError as error:
+                if error.code != CHECK_FAILED:
+                    raise
+            else:
+                return None
+        # Perhaps the reply to an attempt that succeeded was lost.
+        tail = yield from self.reader.tail(key)
+        if tail.record is not None and tail.record.token == new.token:
+            return None
+        return tail
+
+    def head_write(self, key: Key, old: Record | None, new: Record) -> Write:
+        """The write of a head: of the columns that differ from `old`, unless it is None."""
+        layout = self.layout
+        table, row_key = layout.head_table, layout.head_key(key)
+        columns = head_columns(new, layout)
+        if old is None:
+            return put(table, row_key, columns, exists=False)
+        where = unchanged(old.token, HEAD if layout.isolated else RESERVED)
+        if self.whole_rows:
+            return put(table, row_key, columns, exists=True, where=where)
+        dropped: list[str] = []
+        if old.token is None:  # a row of others: all of ours is missing
+            changed = columns
+        else:
+            ours = (UPDATE_TIME, HEAD, RESERVED, INTENT)
+            changed = {name: columns[name] for name in ours if name in columns}
+            if not _same_description(old, new):
+                changed = columns
+                if not layout.isolated:  # touch only what differs: others change columns too
+                    found = old.raw_columns
+                    dropped = [name for name in found if name not in columns]
+                    changed = {
+                        name: value for name, value in columns.items()
+                        if name not in found or type(found[name]) is not type(value)
+                        or found[name] != value
+                    }  # fmt: skip
+        return update(table, row_key, changed, dropped, exists=True, where=where)
+
+    def listing_write(self, key: Key, old: Record | None, new: Record) -> Write | None:
+        """The write of the listing row; None where the head is the listing row.
+
+        A row that was written later stays. Where the description did not change, only what did is
+        sent, to a row that is there.
         """
         layout = self.layout
-        columns = columns_of(new)
-        table, place = layout.session_table, layout.session_key(key)
-        where = None if old is None else unchanged(old.token)
-        if layout.isolated:
-            change = put(table, place, columns, exists=old is not None, where=where)
-        else:  # others may have changed columns that we do not: touch only what differs
-            native = old.native if old is not None else {}
-            assert isinstance(new.session, Session)
-            drop = [name for name in native if name not in new.session.metadata]
-            columns = {
-                name: value for name, value in columns.items()
-                if name not in native or type(native[name]) is not type(value)
-                or native[name] != value
-            }  # fmt: skip
-            change = update(table, place, columns, drop, exists=old is not None, where=where)
-        try:
-            yield write(change)
-        except sdk.OTSServiceError as error:
-            if error.code != CHECK_FAILED:
-                raise
-            # Perhaps the reply to an attempt that succeeded was lost.
-            there = yield from self.reader.record(key)
-            if there is not None and there.token == new.token:
-                return None
-            return there or NO_RECORD
-        return None
+        if not layout.isolated:
+            return None
+        columns = listing_columns(new, layout)
+        table, row_key = layout.session_table, layout.session_key(key)
+        where = at_most(SEQUENCE, new.sequence)
+        if old is None or self.whole_rows or not _same_description(old, new):
+            return put(table, row_key, columns, where=where)
+        changed = {name: columns[name] for name in (UPDATE_TIME, RESERVED, SEQUENCE)}
+        return update(table, row_key, changed, exists=True, where=where)
 
-    def word(self, record: Record, index: int) -> Word:
-        """What a message's row says of a session with this record."""
-        session = record.session
-        assert isinstance(session, Session)
-        pins, token = record.pins, record.token or ""
-        many = pins is None or sum(len(pin.message_id) + 20 for pin in pins) > _MAX_WORD_PINS
-        if self.ask or index < 0 or pins is None or many:
-            something = session.expires_at is not None or pins != ()
-            return Word(ask=something, batch=token, place=index)
-        return Word(session.expires_at, pins, False, token, index)
+    # -- messages ----------------------------------------------------------------------------
 
-    def message(
-        self, key: Key, place: Position, encoded: Encoded, said: Word, over: Row | None = None
+    def message_write(
+        self, key: Key, position: Position, encoded: Encoded, token: str, over: Row | None = None
     ) -> Write:
-        """A message's row: where there is none, or in the place of `over` as it was read."""
-        user = None if self.layout.isolated else key.user_id
+        """A message's row: where there is none, or in place of `over` as it was read."""
         where = None
         if over is not None:
-            token = word(over).batch
-            if token or RESERVED not in over.columns:  # what is broken is written over as it is
-                where = unchanged(token or None, "b")
+            before = token_of(over)
+            if before or RESERVED not in over.columns:  # what is broken is overwritten as it is
+                where = unchanged(before or None, RESERVED)
         return put(
             self.layout.message_table,
-            self.layout.message_key(key, *place),
-            encoded.finish(user, said),
+            self.layout.message_key(key, *position),
+            encoded.finish(None if self.layout.isolated else key.user_id, token),
             exists=over is not None,
             where=where,
         )
 
-    def remove_rows(self, key: Key, places: Sequence[Position]) -> Steps[None]:
-        """Remove messages, in the order of `places`."""
-        for i in range(0, len(places), BATCH_WRITE):
-            yield from self.remove_keys(
-                [self.layout.message_key(key, *place) for place in places[i : i + BATCH_WRITE]]
-            )
+    def remove_rows(self, key: Key, positions: Sequence[Position]) -> Steps[None]:
+        """Remove messages, in the order of `positions`."""
+        yield from self.remove_keys([self.layout.message_key(key, *p) for p in positions])
 
     def remove_keys(self, keys: Sequence[PrimaryKey]) -> Steps[None]:
         for i in range(0, len(keys), BATCH_WRITE):
-            some = keys[i : i + BATCH_WRITE]
-            yield BatchWrite([remove(self.layout.message_table, one) for one in some])
-
-    # -- settling ----------------------------------------------------------------------------
-
-    def settle(
-        self, key: Key, record: Record, bodies: Mapping[str, Encoded], *, wait: bool = True
-    ) -> Steps[Record | None]:
-        """Finish the last commit of the session, or call off what is missing of it.
-
-        Args:
-            bodies: the messages of the caller's own commit: where they are what is missing, this
-                is the retry of that commit, and they are written where they belong.
-            wait: give another writer's batch time to arrive.
-
-        Returns:
-            The record as it is now; None where others changed it: read it again.
-        """
-        intent = record.intent
-        if intent is None:
-            return record
-        missing = yield from self.reader.missing(key, record)
-        over = set(intent.over)
-        own = [place for place in missing if place.message_id in bodies and place not in over]
-        if own:
-            yield from self._finish(key, record, own, bodies)
-            missing = yield from self.reader.missing(key, record)
-        if missing and wait:
-            missing = yield from self.reader.awaited(key, record)
-        yield from self._fence(key, record, [place for place in missing if place in over])
-        missing = [place for place in missing if place not in over]
-        called_off: list[Position] = []
-        if missing:
-            called_off = yield from self._call_off(key, record, missing)
-        lost = set(called_off)
-        yield from self.remove_rows(
-            key,
-            [
-                *(
-                    Position(old, mid) for old, new, mid in intent.move
-                    if Position(new, mid) not in lost
-                ),
-                *intent.delete,
-            ],
-        )  # fmt: skip
-        if intent.through is not None:
-            yield from self.remove_range(key, intent.through)
-        if not (called_off or own or intent.held):
-            self.reader.note(key, record.token)
-            return record
-        moved = {Position(new, mid) for _, new, mid in intent.move}
-        assert isinstance(record.session, Session)
-        left = record.session.message_count - len(lost - moved)
-        settled = msgspec.structs.replace(
-            record,
-            # What could be read under the old version is not what there is now.
-            session=msgspec.structs.replace(
-                record.session, message_count=max(0, left), version=record.session.version + 1
-            ),
-            token=new_token(),
-            gone=record.gone + len(lost),
-            pins=None if moved & lost else _without(record.pins, lost),
-            intent=None,
-        )
-        there = yield from self.write_record(key, record, settled)
-        return settled if there is None else None
+            batch = keys[i : i + BATCH_WRITE]
+            yield BatchWrite([remove(self.layout.message_table, row_key) for row_key in batch])
 
     def remove_range(self, key: Key, through: Position | None) -> Steps[tuple[int, set[Position]]]:
         """Remove every message of the session up to `through`, page by page, oldest first.
 
         Returns:
-            How many there were, and all places found, those kept for nobody included.
+            How many there were, and all positions found, tombstones included.
         """
         removed = 0
         seen: set[Position] = set()
@@ -207,87 +191,171 @@ class Settler:
             rows, start = yield get_range(
                 self.layout.message_table, start, end, columns=self.reader.bare_columns
             )
-            mine = [row for row in rows if self.reader.is_mine(row, key)]
-            removed += sum(GONE not in row.columns for row in mine)
+            mine = self.reader.removable(rows, key)
+            removed += sum(not is_tombstone(row) for row in mine)
             seen.update(Position(*row.key[1:]) for row in mine)
             yield from self.remove_rows(key, [Position(*row.key[1:]) for row in mine])
         return removed, seen
 
-    def _finish(
-        self, key: Key, record: Record, places: Sequence[Position], bodies: Mapping[str, Encoded]
-    ) -> Steps[None]:
+    # -- recovery ----------------------------------------------------------------------------
+
+    def recover(
+        self, key: Key, record: Record, encoded: Mapping[str, Encoded], *, wait: bool = True
+    ) -> Steps[Record | None]:
+        """Finish the last commit of the session, or roll back what is missing of it.
+
+        Args:
+            encoded: the messages of the caller's own commit: where they are what is missing, this
+                is the retry of that commit, and they are written where they belong.
+            wait: give another writer's messages time to arrive.
+
+        Returns:
+            The head as it is now; None where others changed it: read it again.
+        """
+        intent = record.intent
+        if intent is None:
+            return record
+        missing = yield from self.reader.missing(key, record)
+        overwrites = set(intent.overwrites)
+        own = [p for p in missing if p.message_id in encoded and p not in overwrites]
+        if own:
+            _log.info("session %s: an unfinished commit is finished by its retry", hashed(key))
+            yield from self._finish(key, record, own, encoded)
+            missing = yield from self.reader.missing(key, record)
+        if missing and wait:
+            missing = yield from self.reader.awaited(key, record)
+        yield from self._invalidate(key, record, [p for p in missing if p in overwrites])
+        missing = [position for position in missing if position not in overwrites]
+        lost: set[Position] = set()
+        if missing:
+            lost = set((yield from self._roll_back(key, record, missing)))
+            _log.warning(
+                "session %s: %d messages of an unfinished commit are rolled back",
+                hashed(key), len(lost),
+            )  # fmt: skip
+        replaced = [
+            Position(old, mid) for old, new, mid in intent.move if Position(new, mid) not in lost
+        ]
+        yield from self.remove_rows(key, [*replaced, *intent.delete])
+        if intent.delete_through is not None:
+            yield from self.remove_range(key, intent.delete_through)
+        if not (lost or own or intent.defers_version):
+            self.reader.note_whole(key, record.token)
+            return record
+        return (yield from self._record_recovery(key, record, lost))
+
+    def _record_recovery(
+        self, key: Key, record: Record, lost: set[Position]
+    ) -> Steps[Record | None]:
+        """Write the head that says what there is, and the listing row with it."""
         assert record.intent is not None
-        index = {place: i for i, place in enumerate(record.intent.appended())}
-        changes = [
-            self.message(
-                key, place, bodies[place.message_id], self.word(record, index.get(place, -1))
-            )
-            for place in places
-        ]  # fmt: skip
+        moved = {Position(new, mid) for _, new, mid in record.intent.move}
+        assert isinstance(record.session, Session)
+        left = record.session.message_count - len(lost - moved)
+        instructions = record.instruction_positions
+        if instructions is not None:
+            instructions = tuple(p for p in instructions if p not in lost)
+        recovered = msgspec.structs.replace(
+            record,
+            # What could be read under the old version is not what there is now.
+            session=msgspec.structs.replace(
+                record.session, message_count=max(0, left), version=record.session.version + 1
+            ),
+            token=new_token(),
+            sequence=record.sequence + 1,
+            tombstone_count=record.tombstone_count + len(lost),
+            instruction_positions=None if moved & lost else instructions,
+            intent=None,
+        )
+        listing = self.listing_write(key, None, recovered)
+        tail = yield from self.write_head(
+            key, record, recovered, [listing] if listing is not None else []
+        )
+        return recovered if tail is None else None
+
+    def _finish(
+        self,
+        key: Key,
+        record: Record,
+        positions: Sequence[Position],
+        encoded: Mapping[str, Encoded],
+    ) -> Steps[None]:
+        token = record.token or ""
+        yield from self._write_all(
+            [self.message_write(key, p, encoded[p.message_id], token) for p in positions]
+        )
+
+    def _write_all(self, changes: Sequence[Write]) -> Steps[None]:
         for i in range(0, len(changes), BATCH_WRITE):
             yield BatchWrite(changes[i : i + BATCH_WRITE])
 
-    def _fence(self, key: Key, record: Record, late: Sequence[Position]) -> Steps[None]:
-        """Keep a late writer from writing over these messages: their rows are of another commit
-        from now on, and its condition no longer holds."""
+    def _invalidate(self, key: Key, record: Record, late: Sequence[Position]) -> Steps[None]:
+        """Keep a late writer from overwriting these messages: their rows are of another commit from
+        now on, and its condition no longer holds."""
         changes = []
         for row in (yield from self.reader.at(key, late)):
-            token = word(row).batch
+            token = token_of(row)
             if not token or token == record.token:
                 continue
-            place = self.layout.message_key(key, *row.key[1:])
-            columns = stamped(row, new_token())
-            where = unchanged(token, "b")
-            changes.append(put(self.layout.message_table, place, columns, exists=True, where=where))
-        for i in range(0, len(changes), BATCH_WRITE):
-            yield BatchWrite(changes[i : i + BATCH_WRITE])
+            row_key = self.layout.message_key(key, *row.key[1:])
+            where = unchanged(token, RESERVED)
+            columns = with_token(row, new_token())
+            changes.append(
+                put(self.layout.message_table, row_key, columns, exists=True, where=where)
+            )
+        yield from self._write_all(changes)
 
-    def _call_off(
+    def _roll_back(
         self, key: Key, record: Record, missing: Sequence[Position]
     ) -> Steps[list[Position]]:
-        """Take the places of what is missing, and of what stands behind it in its batch: from now
-        on its writer is refused there, and begins anew at the end."""
+        """Put tombstones where messages are missing, and where those after the first one missing
+        are: from now on their writer is refused there, and appends them again at the end.
+
+        Returns:
+            The positions that hold no message now.
+        """
         assert record.intent is not None
         table = self.layout.message_table
         doomed = list(missing)
         appended = record.intent.appended()
-        first = next((place for place in appended if place in set(missing)), None)
+        absent = set(missing)
+        first = next((position for position in appended if position in absent), None)
         if first is not None:
-            behind = appended[appended.index(first) :]
-            doomed = [*behind, *(place for place in doomed if place not in set(appended))]
-        changes = [
-            put(table, self.layout.message_key(key, *place), tombstone(), exists=False)
-            for place in doomed
-        ]
-        refused = yield BatchWrite(changes)
+            rest = appended[appended.index(first) :]
+            doomed = [*rest, *(position for position in doomed if position not in set(appended))]
+        refused = yield BatchWrite(
+            [
+                put(table, self.layout.message_key(key, *p), tombstone(), exists=False)
+                for p in doomed
+            ]
+        )
         arrived = [doomed[i] for i in refused]
         if first is not None and first in arrived:
             still = yield from self.reader.missing(key, record)
             if first not in still:  # it came after all: see what of the batch is missing now
-                kept = [place for place in doomed if place in still]
-                return (yield from self._call_off(key, record, kept)) if kept else []
-        # What came behind the gap was never shown; its writer writes it again.
-        again = [place for place in arrived if place in appended]
-        yield from self._overwrite(key, again)
+                remaining = [position for position in doomed if position in still]
+                return (yield from self._roll_back(key, record, remaining)) if remaining else []
+        # What came after the gap was never shown; its writer writes it again.
+        yield from self._overwrite(key, [p for p in arrived if p in set(appended)])
         lost = set((yield from self.reader.missing(key, record)))
-        return [place for place in doomed if place in lost]
+        return [position for position in doomed if position in lost]
 
-    def _overwrite(self, key: Key, places: Sequence[Position]) -> Steps[None]:
-        if not self.layout.isolated:  # another user's row may stand at the same place
-            rows = yield from self.reader.at(key, places)
-            places = [Position(*row.key[1:]) for row in rows]
+    def _overwrite(self, key: Key, positions: Sequence[Position]) -> Steps[None]:
+        if not self.layout.isolated:  # another user's row may be at the same position
+            rows = yield from self.reader.at(key, positions)
+            positions = [Position(*row.key[1:]) for row in rows]
         table = self.layout.message_table
-        changes = [
-            put(table, self.layout.message_key(key, *place), tombstone()) for place in places
-        ]
-        for i in range(0, len(changes), BATCH_WRITE):
-            yield BatchWrite(changes[i : i + BATCH_WRITE])
+        yield from self._write_all(
+            [put(table, self.layout.message_key(key, *p), tombstone()) for p in positions]
+        )
 
 
-def _without(pins: tuple[Position, ...] | None, lost: set[Position]) -> tuple[Position, ...] | None:
-    return None if pins is None else tuple(pin for pin in pins if pin not in lost)
-
-
-NO_RECORD = Record(session=Session(
-    user_id="", session_id="", create_time=0, update_time=0, version=0, message_count=0
-))  # fmt: skip
+def _same_description(old: Record, new: Record) -> bool:
+    before, after = old.session, new.session
+    assert isinstance(after, Session)
+    if not isinstance(before, Session):
+        return False
+    if (before.title, before.summary) != (after.title, after.summary):
+        return False
+    # By its encoded form: 1, 1.0 and True are equal.
+    return before.metadata is after.metadata or encode_session(before) == encode_session(after)

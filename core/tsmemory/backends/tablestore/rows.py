@@ -3,15 +3,13 @@
 A row has the metadata in columns of their names, each of its own type; the text in ``content``, the
 role in ``role``; and one column of ours, ``tsmemory``: a flag and a JSON object. The flag says
 
-    1   every metadata value is in a column, so the service can answer filters alone
-    2   some are in ``r``: keys that are no column names, values that no column holds
-    0   no message: the row keeps a place that a late writer must not take
+    1   every metadata value is in a column, so the service can filter alone
+    2   some are in the body: keys that are no column names, values that no column holds
+    0   no message: the row occupies a position that a late writer must not take
 
-and the object holds ``r``, the message as `_codec` writes it less what is in columns; ``b`` and
-``i``, the commit that wrote the row and its place in the batch (-1: it was put, not appended);
-``u``, the user, where the table's key lacks it; and what a reader of the newest row needs to know
-of the session: ``x``, when it expires (µs), and ``p``, where its instructions stand. ``a`` says:
-ask the session.
+and the object holds ``token``, of the commit that wrote the row; ``body``, the message as
+`tsmemory.engine.codec` encodes it less what is in columns; and ``user_id``, where the table's key
+lacks it.
 """
 
 from __future__ import annotations
@@ -22,13 +20,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tsmemory.backends.tablestore.layout import (
-    ASK,
     CONTENT,
-    GONE,
     MAX_COLUMN,
     MAX_ROW,
     RESERVED,
     ROLE,
+    TOMBSTONE,
     Layout,
     is_column,
     native_value,
@@ -38,11 +35,11 @@ from tsmemory.engine.codec import decode_message, encode_message
 from tsmemory.engine.records import Key, Position
 from tsmemory.engine.rows import corrupt_message
 from tsmemory.errors import CorruptRecordError, MessageTooLargeError
-from tsmemory.model import Message, is_pinned
+from tsmemory.model import Message
 
 __all__ = [
-    "MAX_MESSAGE", "PLAIN", "Encoded", "Word", "decode", "encode", "is_gone", "join", "split",
-    "tombstone", "word",
+    "MAX_MESSAGE", "PLAIN", "Encoded", "decode", "encode", "is_tombstone", "join", "split",
+    "token_of", "tombstone", "with_token",
 ]  # fmt: skip
 
 MAX_MESSAGE = MAX_ROW - 8192
@@ -53,47 +50,28 @@ _MAX_NATIVE = 512  # columns; the service takes 1,024 in a row change
 _PIECE = MAX_COLUMN - 3  # a character of UTF-8 may stand across the cut
 
 
-class _Kept(msgspec.Struct, omit_defaults=True):
-    b: str
-    r: msgspec.Raw
-    i: int = 0
-    u: str | None = None
-    x: int | None = None
-    p: tuple[Position, ...] = ()
-    a: bool = False
-
-
-class Word(NamedTuple):
-    """What a row says of its session."""
-
-    expires_at: int | None = None
-    pins: tuple[Position, ...] = ()
-    ask: bool = False
-    batch: str = ""
-    place: int = 0
-    """In its batch."""
+class _Reserved(msgspec.Struct, omit_defaults=True):
+    token: str
+    body: msgspec.Raw
+    user_id: str | None = None
 
 
 class Encoded(NamedTuple):
-    """A message, but for what is only known when it is written."""
+    """A message's row, but for what is only known when it is written."""
 
     columns: Columns
     flag: str
-    rest: bytes
+    body: bytes
     size: int
-    pinned: bool
 
-    def finish(self, user: str | None, word: Word) -> Columns:
+    def finish(self, user_id: str | None, token: str) -> Columns:
         """The row's columns."""
-        kept = _Kept(
-            b=word.batch, r=msgspec.Raw(self.rest), i=word.place, u=user, x=word.expires_at,
-            p=word.pins, a=word.ask,
-        )  # fmt: skip
-        return {**self.columns, **split(self.flag + _encoder.encode(kept).decode())}
+        reserved = _Reserved(token, msgspec.Raw(self.body), user_id)
+        return {**self.columns, **split(self.flag + _encoder.encode(reserved).decode())}
 
 
 _encoder = msgspec.json.Encoder()
-_decode_kept = msgspec.json.Decoder(_Kept).decode
+_decode_reserved = msgspec.json.Decoder(_Reserved).decode
 
 
 def split(text: str) -> Columns:
@@ -114,7 +92,7 @@ def split(text: str) -> Columns:
 
 
 def join(columns: Columns) -> str | None:
-    """What `split` was given; None where there is nothing of ours.
+    """The text that `split` was given; None where there is none of ours.
 
     Raises:
         ValueError: a column holds something else.
@@ -152,7 +130,7 @@ def encode(message: Message, layout: Layout) -> Encoded:
     if isinstance(content, str) and content and native_value(content):
         columns[CONTENT] = content
         content = ""
-    rest = encode_message(
+    body = encode_message(
         Message(
             message.role, content, message.message_id, None, message.name, message.tool_calls,
             message.tool_call_id, odd, message.extensions,
@@ -163,13 +141,13 @@ def encode(message: Message, layout: Layout) -> Encoded:
         columns[CONTENT] = text
     if native_value(message.role):
         columns[ROLE] = message.role
-    size += len(rest) + _size(columns.get(CONTENT, "")) + len(message.role) * 4
+    size += len(body) + _size(columns.get(CONTENT, "")) + len(message.role) * 4
     if size > MAX_MESSAGE:
         raise MessageTooLargeError(
             f"message {message.message_id!r} takes {size} bytes, over Tablestore's {MAX_MESSAGE} "
             "for one row; keep large attachments elsewhere and store their url"
         )
-    return Encoded(columns, "2" if odd else "1", rest, size, is_pinned(message.role))
+    return Encoded(columns, "2" if odd else "1", body, size)
 
 
 def _size(value: Any) -> int:
@@ -179,46 +157,43 @@ def _size(value: Any) -> int:
 
 
 def tombstone() -> Columns:
-    """The columns of a row that keeps a place."""
-    return {RESERVED: "0{}", GONE: 1}
+    """The columns of a row that only occupies a position."""
+    return {RESERVED: "0{}", TOMBSTONE: 1}
 
 
-def stamped(row: Row, token: str) -> Columns:
+def with_token(row: Row, token: str) -> Columns:
     """The columns of the row as they are, but of the commit `token`.
 
     Raises:
-        ValueError: the row does not read.
+        ValueError: the row does not decode.
     """
     text = join(row.columns)
     if text is None:
         raise ValueError(f"the column {RESERVED} is missing")
-    kept = _decode_kept(text[1:])
-    kept.b = token
+    reserved = _decode_reserved(text[1:])
+    reserved.token = token
     others = {k: v for k, v in row.columns.items() if not k.startswith(RESERVED)}
-    return {**others, **split(text[0] + _encoder.encode(kept).decode())}
+    return {**others, **split(text[0] + _encoder.encode(reserved).decode())}
 
 
-def is_gone(row: Row) -> bool:
-    """Whether the row only keeps a place."""
-    return GONE in row.columns
+def is_tombstone(row: Row) -> bool:
+    """Whether the row only occupies a position."""
+    return TOMBSTONE in row.columns
 
 
-def word(row: Row) -> Word:
-    """What the row says of its session; to ask, where it says nothing readable."""
+def token_of(row: Row) -> str:
+    """The commit that wrote the row; empty where it does not say."""
     try:
         text = join(row.columns)
-        if text is None:
-            return Word(ask=True)
-        kept = _decode_kept(text[1:])
+        return _decode_reserved(text[1:]).token if text else ""
     except ValueError:
-        return Word(ask=True)
-    return Word(kept.x, kept.p, kept.a or ASK in row.columns, kept.b, kept.i)
+        return ""
 
 
 def decode(row: Row, key: Key, layout: Layout) -> Message | CorruptRecordError | None:
-    """The message; None where the row is no message of this session."""
+    """The message; None where the row is not a message of this session."""
     _, create_time, message_id = row.key
-    if is_gone(row):
+    if is_tombstone(row):
         return None
     try:
         text = join(row.columns)
@@ -228,10 +203,10 @@ def decode(row: Row, key: Key, layout: Layout) -> Message | CorruptRecordError |
             return _foreign(row)
         if text[:1] not in ("1", "2"):
             raise ValueError(f"written in format {text[:1]!r}; this release reads 1 and 2")
-        kept = _decode_kept(text[1:])
-        if kept.u is not None and kept.u != key.user_id:
+        reserved = _decode_reserved(text[1:])
+        if reserved.user_id is not None and reserved.user_id != key.user_id:
             return None
-        message = decode_message(bytes(kept.r), message_id, create_time)
+        message = decode_message(bytes(reserved.body), message_id, create_time)
         return _whole(message, row.columns, layout)
     except ValueError as error:
         return corrupt_message(key, Position(create_time, message_id), error)
@@ -243,7 +218,7 @@ def _whole(message: Message, columns: Columns, layout: Layout) -> Message:
         text = columns[CONTENT]
         if not isinstance(text, str):
             raise ValueError(f"the column {CONTENT} is {type(text).__name__}, not text")
-        # In the other layout the column repeats the text of blocks, unless somebody changed it.
+        # In the other layout the column repeats the text of blocks, unless a peer changed it.
         if layout.isolated or not content or text != message.text:
             content = text
     native = _metadata(columns, (CONTENT, ROLE))

@@ -1,10 +1,10 @@
 """The one module that touches the official SDK: requests as steps, answers as plain values.
 
 The SDK ships neither stubs nor ``py.typed``, so what it gives is ``Any``, here and only here. Each
-function makes a step (see `base`): called with a client of either colour it sends one request, and
-what comes back, awaited first in the asynchronous colour, is one of the plain values below.
+function makes a step (`tsmemory.engine.steps`): called with a sync or an async client, it sends one
+request and converts the reply, awaited first in async, to one of the plain values below.
 
-Traps of the SDK that this module takes care of: ``bytes`` are sent as text, so binary is a
+Traps of the SDK that this module handles: ``bytes`` are sent as text, so binary is a
 ``bytearray``; a column condition passes where its column is missing unless told otherwise;
 ``columns_to_get=[]`` means every column; the items of a batch overwrite each other by table.
 """
@@ -14,9 +14,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 _LOG = logging.getLogger("tablestore")
@@ -32,7 +32,7 @@ finally:
 
 __all__ = [
     "CHECK_FAILED", "MAX", "MIN", "BatchWrite", "Columns", "PrimaryKey", "Row", "Write", "all_of",
-    "any_of", "batch_get", "compare", "get_range", "get_row", "negate", "pause", "put",
+    "any_of", "at_most", "batch_get", "compare", "gather", "get_range", "get_row", "negate", "put",
     "remove", "sdk", "update", "write",
 ]  # fmt: skip
 
@@ -45,6 +45,9 @@ T = TypeVar("T")
 PrimaryKey: TypeAlias = "list[tuple[str, Any]]"
 Columns: TypeAlias = "dict[str, Any]"
 Step: TypeAlias = Callable[[Any], Any]
+
+_PARALLEL = 16
+"""Requests that `gather` has under way at once; the SDK's pool has 50 connections."""
 
 _OPERATORS = {
     "==": _sdk.ComparatorType.EQUAL,
@@ -69,7 +72,7 @@ class Write(NamedTuple):
 
 
 def _then(reply: Any, convert: Callable[[Any], T]) -> Any:
-    """`convert(reply)`, in either colour."""
+    """`convert(reply)`, in sync or async."""
     if not inspect.isawaitable(reply):
         return convert(reply)
 
@@ -104,6 +107,13 @@ def compare(column: str, operator: str, value: Any) -> Any:
     """A comparison that does not hold where the column is missing or of another type."""
     return _sdk.SingleColumnCondition(
         column, _native(value), _OPERATORS[operator], pass_if_missing=False
+    )
+
+
+def at_most(column: str, value: int) -> Any:
+    """A comparison that also holds where the column, or the row, is missing."""
+    return _sdk.SingleColumnCondition(
+        column, value, _sdk.ComparatorType.LESS_EQUAL, pass_if_missing=True
     )
 
 
@@ -212,16 +222,56 @@ def batch_get(wanted: Mapping[str, tuple[Sequence[PrimaryKey], Sequence[str] | N
     return _BatchGet(wanted)
 
 
-def pause(seconds: float) -> Step:
-    """No request: lets `seconds` pass, and the event loop run meanwhile."""
+class _Gather:
+    """Several steps at once. Tried again after a failure, it repeats only what failed."""
 
-    def wait(client: Any) -> Any:
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self._steps = steps
+        self._replies: dict[int, Any] = {}
+
+    def __call__(self, client: Any) -> Any:
+        pending = [i for i in range(len(self._steps)) if i not in self._replies]
         if isinstance(client, _sdk.AsyncOTSClient):
-            return asyncio.sleep(seconds)
-        time.sleep(seconds)
-        return None
+            return self._all(client, pending)
+        if len(pending) == 1:
+            self._replies[pending[0]] = self._steps[pending[0]](client)
+        elif pending:
+            pool = ThreadPoolExecutor(min(len(pending), _PARALLEL))
+            try:
+                futures = {i: pool.submit(self._steps[i], client) for i in pending}
+                self._take({i: _reply_or_error(future.result) for i, future in futures.items()})
+            finally:  # after an interrupt, do not wait for what is on its way
+                pool.shutdown(wait=False, cancel_futures=True)
+        return [self._replies[i] for i in range(len(self._steps))]
 
-    return wait
+    async def _all(self, client: Any, pending: list[int]) -> list[Any]:
+        for start in range(0, len(pending), _PARALLEL):
+            some = pending[start : start + _PARALLEL]
+            replies = await asyncio.gather(
+                *(self._steps[i](client) for i in some), return_exceptions=True
+            )
+            self._take(dict(zip(some, replies, strict=True)))
+        return [self._replies[i] for i in range(len(self._steps))]
+
+    def _take(self, replies: Mapping[int, Any]) -> None:
+        errors = [reply for reply in replies.values() if isinstance(reply, BaseException)]
+        self._replies.update(
+            (i, reply) for i, reply in replies.items() if not isinstance(reply, BaseException)
+        )
+        if errors:
+            raise errors[0]
+
+
+def _reply_or_error(result: Callable[[], Any]) -> Any:
+    try:
+        return result()
+    except Exception as error:  # noqa: BLE001  # the others' replies are still to be taken
+        return error
+
+
+def gather(steps: Sequence[Step]) -> Step:
+    """Several requests at the same time: their replies, in order."""
+    return _Gather(steps)
 
 
 # -- writing ---------------------------------------------------------------------------------

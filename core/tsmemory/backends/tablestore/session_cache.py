@@ -1,110 +1,172 @@
 """What this process knows of the sessions it writes to, so that a warm append takes two requests.
 
-An id that is there already must be recognised, and the service has no unique index to ask. So the
-ids of a session are read once, and after that followed: a commit of another process is noticed,
-because the session's token has changed, and the ids it brought are read. As long as reading all ids
-takes more requests than looking up those that were asked for, they are looked up one by one.
+An id that is stored already must be recognised, and the service has no unique index to ask. An id
+is known to be new where it is neither among the ids that this process knows nor in the index:
+
+- *Known ids* are those that this process wrote, and those that others wrote since it first looked:
+  they show at the end of the session, in the read that finds that the head has changed.
+- Any other id is *looked up in the index*: one small request per id, in parallel, whatever the
+  session holds. When the lookups have cost about as much as all ids of the session would, all are
+  read once, and from then on no lookup is needed. A session that this process began needs none.
+- An index may lag (the service's local indexes do not). What is newer than `LAG_US` is therefore
+  taken from the table: the newest positions come with the head, and where those do not reach back
+  far enough, the index must show the oldest of them (the head then says so to others), or the table
+  is read.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from tsmemory.backends.tablestore.reader import RANGE, Reader
+import msgspec
+
+from tsmemory.backends.tablestore.heads import Tail
+from tsmemory.backends.tablestore.reader import Reader
 from tsmemory.backends.tablestore.records import Record
-from tsmemory.backends.tablestore.rows import is_gone
-from tsmemory.backends.tablestore.sdk import MAX, MIN, PrimaryKey, get_range
+from tsmemory.backends.tablestore.sdk import MIN, PrimaryKey, get_range
 from tsmemory.engine.records import Key, Position
 from tsmemory.engine.steps import Steps
 from tsmemory.model import Session
 
-__all__ = ["Knowledge", "Known"]
+__all__ = ["CachedSession", "SessionCache"]
 
+LAG_US = 3_000_000
+"""µs that an index may be behind its table, a generous guess: the local ones are not."""
 _MAX_IDS = 200_000
-"""Message ids that are remembered, over all sessions: some 30 MB. In a session with more, ids are
-looked up one by one."""
+"""Message ids that are remembered, over all sessions: some 30 MB."""
+_LOOKUPS_PER_ID = 0.2
+"""What reading one more id costs, in lookups: about 130 bytes to 650."""
 
 
-class Known:
-    """What this process knows of a session after it wrote to it."""
+class CachedSession:
+    """What this process knows of a session after it read or wrote it."""
 
-    __slots__ = ("asked", "ids", "record")
+    __slots__ = ("complete", "contended_until", "ids", "lookups", "record", "wins")
 
-    def __init__(self, record: Record | None, ids: set[str] | None) -> None:
+    def __init__(self, record: Record | None, ids: Iterable[str], *, complete: bool) -> None:
         self.record = record
-        self.ids = ids
-        """Every id that may be in the session; None: not known."""
-        self.asked = 0
-        """Ids looked up one by one since, for want of `ids`."""
+        self.ids = set(ids)
+        self.complete = complete
+        """Whether `ids` are all that may be in the session."""
+        self.lookups = 0
+        """Ids looked up in the index so far."""
+        self.wins = 0
+        """Commits since another process was first."""
+        self.contended_until = 0.0
+        """Until when (`time.monotonic`) others are expected to write too."""
 
 
-class Knowledge:
-    """What is known, by session."""
+class SessionCache:
+    """Cached sessions by key, the least recently used evicted."""
 
     def __init__(self, reader: Reader) -> None:
         self.layout = reader.layout
         self.reader = reader
-        self._known: OrderedDict[Key, Known] = OrderedDict()
+        self._cached: OrderedDict[Key, CachedSession] = OrderedDict()
+        self._weights: dict[Key, int] = {}
+        self._total = 0
         self._lock = threading.Lock()
 
-    def recall(self, key: Key) -> Known | None:
+    def pop(self, key: Key) -> CachedSession | None:
+        """What is known, until it is `put` back: an operation that fails leaves nothing stale."""
         with self._lock:
-            return self._known.pop(key, None)  # put back by `_remember`, if all goes well
+            cached = self._cached.pop(key, None)
+            self._total -= self._weights.pop(key, 0)
+            return cached
 
-    def remember(self, key: Key, known: Known) -> None:
+    def put(self, key: Key, cached: CachedSession) -> None:
+        weight = len(cached.ids) + 10
         with self._lock:
-            self._known[key] = known
-            held = sum(len(one.ids or ()) + 10 for one in self._known.values())
-            while held > _MAX_IDS and len(self._known) > 1:
-                _, evicted = self._known.popitem(last=False)
-                held -= len(evicted.ids or ()) + 10
+            self._cached.pop(key, None)
+            self._total += weight - self._weights.pop(key, 0)
+            self._cached[key] = cached
+            self._weights[key] = weight
+            while self._total > _MAX_IDS and len(self._cached) > 1:
+                evicted, _ = self._cached.popitem(last=False)
+                self._total -= self._weights.pop(evicted)
 
-    def ids_after(self, key: Key, last_time: int) -> Steps[set[str]]:
-        found: set[str] = set()
-        start: PrimaryKey | None = self.layout.message_key(key, last_time + 1, MIN)
-        end = self.layout.message_key(key, MAX, MAX)
+    # -- ids ---------------------------------------------------------------------------------
+
+    def ids_since(self, key: Key, last_time: int, tail: Tail) -> Steps[set[str]]:
+        """The ids of the messages after `last_time`, where only appends came since."""
+        ids = {position.message_id for position in tail.positions}
+        if tail.start is None or (tail.positions and tail.positions[-1].create_time <= last_time):
+            return ids
+        positions = yield from self._newer(key, last_time + 1)
+        return ids | {position.message_id for position in positions}
+
+    def _newer(self, key: Key, first_time: int) -> Steps[list[Position]]:
+        """The positions from `first_time` (µs) on, read from the table."""
+        positions: list[Position] = []
+        start: PrimaryKey | None = self.layout.message_key(key, first_time, MIN)
+        end = self.layout.after_messages(key)
         while start is not None:
             rows, start = yield get_range(
                 self.layout.message_table, start, end, columns=self.reader.bare_columns
             )
-            found.update(
-                row.key[2] for row in rows if not is_gone(row) and self.reader.is_mine(row, key)
-            )
-        return found
+            positions += self.reader.positions_of(rows, key)
+        return positions
 
-    def existing(self, key: Key, known: Known, ids: Sequence[str]) -> Steps[dict[str, Position]]:
-        """Where those of `ids` stand that are there."""
-        record = known.record
+    def recent(self, key: Key, cached: CachedSession, tail: Tail) -> Steps[list[Position]]:
+        """Every position that the index may not show yet, and perhaps more."""
+        if tail.start is None or not tail.positions or cached.record is None:
+            return tail.positions
+        safe_time = self.reader.now() - LAG_US
+        oldest = tail.positions[-1]
+        if oldest.create_time <= max(safe_time, cached.record.indexed_time):
+            return tail.positions
+        if (yield from self.is_indexed(key, oldest)):
+            cached.record = msgspec.structs.replace(cached.record, indexed_time=oldest.create_time)
+            return tail.positions
+        return (yield from self._newer(key, safe_time))
+
+    def is_indexed(self, key: Key, position: Position) -> Steps[bool]:
+        """Whether the index shows a message, and so every older one."""
+        return position in (yield from self.reader.positions(key, [position.message_id]))
+
+    def locate(
+        self, key: Key, cached: CachedSession, ids: Sequence[str], recent: Sequence[Position]
+    ) -> Steps[dict[str, Position]]:
+        """Where those of `ids` are that may be stored; a position may hold a tombstone."""
         wanted = list(dict.fromkeys(ids))
-        if known.ids is not None:
-            wanted = [mid for mid in wanted if mid in known.ids]
+        if cached.complete:
+            wanted = [mid for mid in wanted if mid in cached.ids]
         if not wanted:
             return {}
+        newest = {position.message_id: position for position in recent}
+        known = {mid: newest[mid] for mid in wanted if mid in newest}
+        rest = [mid for mid in wanted if mid not in known]
+        if not rest:
+            return known
         count = 0
-        if record is not None and isinstance(record.session, Session):
-            count = record.session.message_count
-        pages = count // RANGE + 1
-        if count <= _MAX_IDS and known.asked + len(wanted) >= pages:
-            places = yield from self._all_places(key)
-            if known.ids is None:
-                known.ids = {place.message_id for place in places}
-            chosen = set(wanted)
-            places = [place for place in places if place.message_id in chosen]
+        if cached.record is not None and isinstance(cached.record.session, Session):
+            count = cached.record.session.message_count
+        lookups = len(rest) + (0 if cached.complete else cached.lookups)
+        if count <= _MAX_IDS and lookups > max(count * _LOOKUPS_PER_ID, 1):
+            positions = yield from self._all_positions(key)
+            if self.layout.isolated:  # else others may add ids at any time
+                cached.ids.update(position.message_id for position in (*positions, *recent))
+                cached.complete = True
+            chosen = set(rest)
+            positions = [position for position in positions if position.message_id in chosen]
         else:
-            places = yield from self.reader.positions(key, wanted)
-            known.asked += len(wanted)
-        if places and (not self.layout.isolated or (record is not None and record.gone)):
-            rows = yield from self.reader.at(key, places)
-            places = [Position(*row.key[1:]) for row in rows]
-        return {place.message_id: place for place in places}
+            positions = yield from self.reader.positions(key, rest)
+            cached.lookups += len(rest)
+        found = {**known, **{position.message_id: position for position in positions}}
+        if any(mid in cached.ids and mid not in found for mid in rest):
+            # Deleted since, or written so recently that the index does not show it yet.
+            for position in (yield from self._newer(key, self.reader.now() - LAG_US)):
+                if position.message_id in rest:
+                    found.setdefault(position.message_id, position)
+        return found
 
-    def _all_places(self, key: Key) -> Steps[list[Position]]:
-        found = []
+    def _all_positions(self, key: Key) -> Steps[list[Position]]:
+        positions: list[Position] = []
         start: PrimaryKey | None
         start, end = self.layout.id_range(key, None)
         while start is not None:
             rows, start = yield get_range(self.layout.message_index, start, end)
-            found += [Position(row.key[2], row.key[1]) for row in rows]
-        return found
+            positions += [Position(row.key[2], row.key[1]) for row in rows]
+        return positions

@@ -1,401 +1,415 @@
-"""Commits to Tablestore. The protocol is in `tablestore`."""
+"""Commits to Tablestore, and the protocol that keeps them in order.
+
+A batch of rows is not atomic in Tablestore, and a condition covers one row only. So one row, the
+session's *head*, decides. A commit is these steps:
+
+1. **Load.** Read the head, unless this process wrote it last and remembers it. A last commit that
+   is not finished is recovered first (`recovery`). Find out which of the ids are stored
+   (`session_cache`), and read what is appended again, to compare it.
+2. **Plan.** Pure: the new head, rows, overwrites, deletions (`tsmemory.engine.commit`).
+3. **Reserve.** Write the head on the condition that its last commit is still the one that was read
+   (a random token: no clock and no version can be mistaken for it). This moves the session's last
+   time, count and version, and records what the commit is about to do to which rows: the *intent*.
+   Times are reserved after the last one, so messages are in the order of these writes, whatever the
+   writers' clocks say. Where the condition fails, another writer was first: back to step 1.
+4. **Write.** The messages go to their reserved positions in one request, each on the condition that
+   the position is free; the listing row of the session goes with them.
+5. **Remove** what is deleted, and the old rows of what is moved.
+6. **Conclude.** A commit that changes or removes messages defers the session's version: step 3
+   leaves it as it was, and this step raises it. So whoever reads a version and then messages never
+   decides on older messages than the version's. A commit of more than 8 messages confirms here that
+   they arrived, so that the next writer need not count them.
+
+An append to a warm session is steps 3 and 4: two requests. To a session that the process did not
+write before, it is one read of the head with the newest positions (1), one lookup per id (1), and
+steps 3 and 4.
+
+**A lost reply.** The condition of a repeated request fails if the first one took effect; the row
+that is there is read, and its token tells whose it is. Nothing is written twice.
+
+**A crash between steps**, or a slow writer. Whoever loads the session next finds the intent and
+looks for its rows. A retry of the same messages writes those missing to their reserved positions.
+Any other writer gives them ``min(2 s, retry_for / 2)`` to arrive, then rolls back the first one
+missing and all after it in its batch: tombstones take their positions, rows that may be overwritten
+get another token, and the count is corrected. If their writer is alive after all, its condition
+fails, and it appends what was rolled back again, at the end: nothing is lost or doubled, and a
+batch is at worst continued later, in its own order. Deletions are carried out by whoever finds them
+in the intent.
+
+**Other writers of the session.** Those of this process take turns (`turns`), and appends that wait
+are committed together. Between processes, a loser retries at once with what it just read, then
+after pauses that grow with its losses; and a winner, who needs no reads, pauses after a few commits
+in a row, so that none waits long. A rewrite (`Writer.rewrite`) that lost takes a *lease*: the
+head asks other writers to wait, for `LEASE_SECONDS` at most.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from tsmemory.backends.tablestore.changes import (
-    check_patch,
-    parts,
-    pins_after,
-    place_of,
-    says_something,
-)
+from tsmemory.backends.tablestore.attempt import Attempt, Knowledge, SupersededError, Tools
+from tsmemory.backends.tablestore.changes import check_patch, parts
 from tsmemory.backends.tablestore.erasing import Eraser
-from tsmemory.backends.tablestore.layout import ASK
-from tsmemory.backends.tablestore.reader import BATCH_GET, Reader, waiting_time
-from tsmemory.backends.tablestore.records import (
-    Intent,
-    Record,
-    native_of,
-    new_token,
-)
-from tsmemory.backends.tablestore.recovery import NO_RECORD, Settler
-from tsmemory.backends.tablestore.rows import Encoded, decode, encode, is_gone, word
-from tsmemory.backends.tablestore.sdk import (
-    MAX,
-    MIN,
-    BatchWrite,
-    PrimaryKey,
-    Row,
-    batch_get,
-    get_range,
-    pause,
-    update,
-    write,
-)
-from tsmemory.backends.tablestore.session_cache import Knowledge, Known
-from tsmemory.engine.commit import Head, Plan, plan, touched_ids
-from tsmemory.engine.records import Change, Key, Outcome, Position
-from tsmemory.engine.steps import Steps
-from tsmemory.errors import (
-    BackendError,
-    ConflictError,
-    CorruptRecordError,
-    UnavailableError,
-)
-from tsmemory.model import Message, Session
+from tsmemory.backends.tablestore.heads import Tail
+from tsmemory.backends.tablestore.reader import Reader
+from tsmemory.backends.tablestore.records import Record, new_token
+from tsmemory.backends.tablestore.recovery import Recovery
+from tsmemory.backends.tablestore.rows import Encoded, encode
+from tsmemory.backends.tablestore.sdk import MAX, MIN, get_range
+from tsmemory.backends.tablestore.session_cache import CachedSession, SessionCache
+from tsmemory.backends.tablestore.turns import Turn
+from tsmemory.engine.commit import commit
+from tsmemory.engine.log import get_logger, hashed
+from tsmemory.engine.records import Change, Decide, Key, MessageQuery, Outcome, Position, Snapshot
+from tsmemory.engine.steps import Pause, Steps
+from tsmemory.errors import ConflictError, CorruptRecordError, TSMemoryError, UnavailableError
 
 __all__ = ["Writer"]
 
-_ATTEMPTS = 200
-"""How often a commit begins again when others write to the session in between."""
+_log = get_logger("tablestore")
 
-
-_AGAIN = Record(session=NO_RECORD.session)
+CONTENTION_SECONDS = 60.0
+"""How long a commit tries while others write to the session."""
+LEASE_SECONDS = 2.0
+_PAUSE = 0.008
+"""Seconds, doubled per loss up to `_LONGEST_PAUSE`: a few commits of another process."""
+_LONGEST_PAUSE = 0.1
+_STREAK = 8
+"""Commits after which a process lets others have a turn, if it met others lately."""
+_CONTENDED_SECONDS = 1.0
 
 
 class Writer:
-    """Commits over one layout."""
+    """Commits over one layout.
 
-    def __init__(self, reader: Reader, settler: Settler, eraser: Eraser) -> None:
+    Args:
+        scope: names the tables, across every store of this process.
+    """
+
+    def __init__(self, scope: object, reader: Reader, recovery: Recovery, eraser: Eraser) -> None:
+        self.scope = scope
         self.layout = reader.layout
         self.reader = reader
-        self.settler = settler
-        self.eraser = eraser
-        self.known = Knowledge(reader)
+        self.recovery = recovery
+        self.cache = SessionCache(reader)
+        self.tools = Tools(reader, recovery, eraser, self.cache)
 
-    # -- commit ------------------------------------------------------------------------------
+    # -- turns -------------------------------------------------------------------------------
 
     def commit(self, key: Key, change: Change) -> Steps[Outcome]:
-        bodies = {m.message_id: encode(m, self.layout) for m in reversed(change.append)}
-        bodies.update((m.message_id, encode(m, self.layout)) for m in change.put)
+        encoded = self._encode(key, change)
+        turn = Turn((self.scope, key), self, change, encoded)
+        try:
+            turn.join()
+            yield turn.wait
+            if turn.outcome is not None:
+                return turn.outcome
+            turn.gather_company()
+            if turn.company:
+                outcome = yield from self._commit_company(key, turn)
+                if outcome is not None:
+                    return outcome
+            return (yield from self._commit_parts(key, change, encoded))
+        finally:
+            turn.leave()
+
+    def _commit_company(self, key: Key, turn: Turn) -> Steps[Outcome | None]:
+        """Commit the appends of several turns together; None: each has to be committed alone."""
+        turns = [turn, *turn.company]
+        assert turn.change is not None
+        together = msgspec.structs.replace(
+            turn.change,
+            append=tuple(m for one in turns if one.change is not None for m in one.change.append),
+        )
+        encoded = {mid: row for one in turns for mid, row in one.encoded.items()}
+        try:
+            outcome = yield from self._commit_part(
+                key, together, encoded, commits=len(turns), last=True
+            )
+        except (ConflictError, CorruptRecordError):
+            turn.company.clear()
+            return None
+        stored = {message.message_id: message for message in outcome.stored}
+
+        def of(one: Turn) -> Outcome:
+            assert one.change is not None
+            messages = [stored[m.message_id] for m in one.change.append]
+            return Outcome(outcome.session, messages, 0)
+
+        turn.finish_company(of)
+        return of(turn)
+
+    def rewrite(self, key: Key, decide: Decide, ids: Sequence[str] | None) -> Steps[Outcome]:
+        """Read, decide, commit on the condition that the version is still the same; after a loss,
+        under a lease."""
+        turn = Turn((self.scope, key), self, None, {})
+        try:
+            turn.join()
+            yield turn.wait
+            lease = ""
+            deadline = time.monotonic() + CONTENTION_SECONDS
+            for losses in itertools.count():
+                try:
+                    snapshot = yield from self._snapshot(key, ids)
+                    change = decide(snapshot)
+                except TSMemoryError:
+                    yield from self._release(key, lease)
+                    raise
+                if change is None:
+                    yield from self._release(key, lease)
+                    return Outcome(snapshot.session, [], 0)
+                version = snapshot.session.version if snapshot.session else 0
+                change = msgspec.structs.replace(change, if_version=version)
+                encoded = self._encode(key, change)
+                try:
+                    return (yield from self._commit_parts(key, change, encoded, lease))
+                except ConflictError as error:
+                    if error.expected is None or time.monotonic() > deadline:
+                        raise
+                    _log.info("session %s: a rewrite lost %d times", hashed(key), losses + 1)
+                lease = yield from self._lease(key)
+        finally:
+            turn.leave()
+        raise AssertionError("the loop ends by returning or raising")
+
+    def _snapshot(self, key: Key, ids: Sequence[str] | None) -> Steps[Snapshot]:
+        session = yield from self.reader.session(key)
+        if isinstance(session, CorruptRecordError):
+            raise session
+        if ids is not None:
+            return Snapshot(session, (yield from self.reader.get_messages(key, ids)))
+        read = yield from self.reader.read(key, MessageQuery(limit=None))
+        return Snapshot(session, read.rows)
+
+    def _lease(self, key: Key) -> Steps[str]:
+        """Ask other writers to wait; empty: the session is not there, or was not to be had."""
+        for _ in range(20):
+            tail = yield from self.reader.tail(key)
+            record = yield from self._settled(key, tail, {}, "")
+            if record is None or record.token is None or not self.reader.visible(record):
+                return ""
+            leased = msgspec.structs.replace(
+                record, token=new_token(), sequence=record.sequence + 1, lease=new_token()
+            )
+            if (yield from self.recovery.write_head(key, record, leased)) is None:
+                return leased.lease
+        return ""
+
+    # -- commits -----------------------------------------------------------------------------
+
+    def _encode(self, key: Key, change: Change) -> Mapping[str, Encoded]:
+        """The rows of the messages, and every check that needs no I/O."""
+        encoded = {m.message_id: encode(m, self.layout) for m in reversed(change.append)}
+        encoded.update((m.message_id, encode(m, self.layout)) for m in change.put)
         if change.session is not None:
             check_patch(key, change)
-        outcome: Outcome | None = None
-        for part in parts(change, bodies):
-            done = yield from self._commit(key, part, bodies, first=outcome is None)
-            if outcome is not None:
-                done = Outcome(
-                    done.session, outcome.stored + done.stored, outcome.deleted + done.deleted
-                )
-            outcome = done
-        assert outcome is not None
-        return outcome
+        return encoded
 
-    def _commit(
-        self, key: Key, change: Change, bodies: Mapping[str, Encoded], *, first: bool
+    def _commit_parts(
+        self, key: Key, change: Change, encoded: Mapping[str, Encoded], lease: str = ""
     ) -> Steps[Outcome]:
-        known = self.known.recall(key)
-        stale: Known | None = None
-        there: Record | None = None
-        fresh = False
-        for attempt in range(_ATTEMPTS):
+        """The change in as many rounds as requests of messages hold it, as one version."""
+        whole: Outcome | None = None
+        portions = list(parts(change, encoded))
+        for i, part in enumerate(portions):
+            outcome = yield from self._commit_part(
+                key, part, encoded, commits=1 if whole is None else 0,
+                last=i == len(portions) - 1, lease=lease,
+            )  # fmt: skip
+            if whole is not None:
+                outcome = Outcome(
+                    outcome.session, whole.stored + outcome.stored, whole.deleted + outcome.deleted
+                )
+            whole = outcome
+        assert whole is not None
+        return whole
+
+    def _commit_part(
+        self,
+        key: Key,
+        change: Change,
+        encoded: Mapping[str, Encoded],
+        *,
+        commits: int,
+        last: bool,
+        lease: str = "",
+    ) -> Steps[Outcome]:
+        """Steps 1 to 6, from the start again until no other writer is first."""
+        cached = self.cache.pop(key)
+        known = None
+        if cached is not None:
+            if not self.layout.isolated:
+                yield from self._after_peers(key, cached)
+            known = Knowledge(cached, fresh=False)
+            if cached.wins >= _STREAK and time.monotonic() < cached.contended_until:
+                yield Pause(random.uniform(0.5, 1.0) * _LONGEST_PAUSE)
+                cached.wins, known = 0, None
+        before: CachedSession | None = cached
+        tail: Tail | None = None
+        deadline = time.monotonic() + CONTENTION_SECONDS
+        losses = 0
+        while time.monotonic() < deadline:
             if known is None:
-                known = yield from self._load(key, stale, bodies, there)
-                there = None
+                known = yield from self._load(key, before, encoded, tail, lease)
+                tail = None
                 if known is None:
                     continue
-                stale, fresh = None, True
-            record = known.record
-            if record is not None and isinstance(record.session, CorruptRecordError):
-                raise record.session
-            if record is not None and (record.deleting or not self.reader.visible(record)):
-                if not fresh:
-                    known = None
-                    continue
-                if plan(key, None, change, {}, self.reader.now()).changed:
-                    yield from self.eraser.clean(key, record)
-                    known = None
-                    continue
-                known = Known(None, set())
-                record = None
-            existing = yield from self.known.existing(key, known, touched_ids(change))
-            through: list[Position] = []
-            if change.delete_through is not None and record is not None:
-                through = yield from self._through(key, change.delete_through)
-            head = None
-            if record is not None:
-                assert isinstance(record.session, Session)
-                head = Head(record.session, record.last_time)
+            attempt = Attempt(self.tools, key, change, encoded, known, commits=commits, last=last)
             try:
-                planned = plan(key, head, change, existing, self.reader.now(), len(through))
+                outcome = yield from commit(
+                    key, change, clock=self._clock(known), load=attempt.load, apply=attempt.apply,
+                    bodies={},
+                )  # fmt: skip
             except ConflictError:
-                if fresh:
+                if known.fresh:
                     raise
-                known = None
-                continue
-            if not planned.changed and not fresh:  # only a write proves what is remembered
-                known = None
-                continue
-            if planned.changed:
-                assert planned.head is not None
-                if not first and head is not None:  # one commit in several requests: one version
-                    session = planned.head.session
-                    planned = planned._replace(
-                        head=planned.head._replace(
-                            session=msgspec.structs.replace(session, version=head.session.version)
-                        )
-                    )
-                done = yield from self._apply(
-                    key, known, change, planned, existing, through, bodies
-                )
-                if done is not None:
-                    stale, known = known, None
-                    if done is _AGAIN:
-                        change = msgspec.structs.replace(change, if_version=None)
-                    else:
-                        there = done
-                        if attempt:  # others are at it too: let them
-                            yield pause(waiting_time(min(attempt, 4)))
-                            there = None
-                    continue
-            elif record is not None:
-                self.known.remember(key, known)
-            stored = yield from self._stored(key, planned)
-            session_now = planned.head.session if planned.head else None
-            return Outcome(session_now, stored, len(planned.delete) + len(through))
+            except SupersededError as superseded:
+                if superseded.begun:
+                    change = msgspec.structs.replace(change, if_version=None)
+                losses += 1
+                known.cached.contended_until = time.monotonic() + _CONTENDED_SECONDS
+                known.cached.wins = 0
+                tail = yield from self._after_loss(key, superseded.tail, losses)
+            else:
+                if attempt.session is not None:
+                    known.cached.wins += 1
+                    return outcome._replace(session=attempt.session)
+                if known.fresh:
+                    if known.cached.record is not None and not attempt.dead:
+                        self.cache.put(key, known.cached)
+                    return outcome
+            before, known = known.cached, None
         raise UnavailableError(
-            f"session {key.session_id!r}: others wrote to it at each of {_ATTEMPTS} attempts"
+            f"session {key.session_id!r}: other writers were first {losses} times in "
+            f"{CONTENTION_SECONDS:.0f} s"
         )
+
+    def _clock(self, known: Knowledge) -> Callable[[], int]:
+        """In the shared layout, messages of others may be there without a session's head."""
+        if known.cached.record is not None or not known.recent:
+            return self.reader.now
+        newest = max(position.create_time for position in known.recent)
+        return lambda: max(self.reader.now(), newest + 1)
+
+    def _after_loss(self, key: Key, tail: Tail | None, losses: int) -> Steps[Tail | None]:
+        """How to go on after a loss: with what was just read, or after a pause (None)."""
+        if losses in (20, 200, 2000):
+            _log.warning("session %s: other writers were first %d times", hashed(key), losses)
+        if tail is not None and losses == 1:
+            return tail
+        yield Pause(random.uniform(0.25, 1.0) * min(_PAUSE * 2 ** min(losses, 10), _LONGEST_PAUSE))
+        return None
+
+    # -- step 1 ------------------------------------------------------------------------------
 
     def _load(
         self,
         key: Key,
-        stale: Known | None,
-        bodies: Mapping[str, Encoded],
-        there: Record | None,
-    ) -> Steps[Known | None]:
-        """The session as it is, its last commit settled; None: begin again.
+        before: CachedSession | None,
+        encoded: Mapping[str, Encoded],
+        tail: Tail | None,
+        lease: str,
+    ) -> Steps[Knowledge | None]:
+        """Step 1: the session as it is, its last commit recovered; None: begin again.
 
         Args:
-            stale: what was known before others wrote.
-            there: the record, where it was just read.
+            before: what was known before others wrote.
+            tail: the session, where it was just read.
         """
-        record = there
-        if record is None or record is NO_RECORD:
-            record = yield from self.reader.record(key)
+        if tail is None:
+            tail = yield from self.reader.tail(key)
+        found = tail.record
+        if found is None:
+            fresh = CachedSession(None, (), complete=self.layout.isolated)
+            return Knowledge(fresh, tail.positions, fresh=True)
+        unusable = isinstance(found.session, CorruptRecordError) or not self.reader.visible(found)
+        if unusable:
+            return Knowledge(CachedSession(found, (), complete=False), fresh=True)
+        if found.token is None:
+            counted = yield from self.reader.counted(key, found)
+            return Knowledge(CachedSession(counted, (), complete=False), tail.positions, fresh=True)
+        record = yield from self._settled(key, tail, encoded, lease)
         if record is None:
-            return Known(None, set() if self.layout.isolated else None)
-        if isinstance(record.session, CorruptRecordError) or record.deleting:
-            return Known(record, None)
-        if record.token is None:
-            return Known((yield from self.reader.counted(key, record)), None)
-        if not self.reader.visible(record):
-            return Known(record, None)
-        ids: set[str] | None = None
-        came: set[str] = set()
-        before = stale.record if stale is not None else None
-        if (
-            stale is not None
-            and stale.ids is not None
-            and before is not None
-            and ((before.life, before.puts) == (record.life, record.puts))
-        ):  # only appends came since, and those stand at the end
-            came = yield from self.known.ids_after(key, before.last_time)
-            ids = stale.ids | came
-        settled: Record | None = record
-        intent = record.intent
-        if intent is not None and not (came.issuperset(intent.ids) and intent.only_appends()):
-            settled = yield from self.settler.settle(key, record, bodies)
-        if settled is None:
             return None
-        if ids is not None and intent is not None:  # those that came while we waited
-            ids.update(place.message_id for place in intent.inserted())
+        cached = CachedSession(record, (), complete=False)
+        if before is not None:
+            cached.wins, cached.contended_until = before.wins, before.contended_until
+        recent: Sequence[Position] = tail.positions
+        old = before.record if before is not None else None
+        if (
+            before is not None
+            and old is not None
+            and self.layout.isolated
+            and (old.incarnation, old.put_count) == (record.incarnation, record.put_count)
+        ):  # only appends came since, and those are at the end
+            ids = yield from self.cache.ids_since(key, old.last_time, tail)
+            cached.ids = before.ids | ids
+            cached.complete, cached.lookups = before.complete, before.lookups
+        if found.intent is not None:
+            cached.ids.update(position.message_id for position in found.intent.inserted())
+        if not cached.complete:
+            recent = yield from self.cache.recent(key, cached, tail)
+            cached.ids.update(position.message_id for position in recent)
         if not self.layout.isolated:
-            settled = yield from self._behind_others(key, settled)
-        return Known(settled, ids)
+            cached.record = _after(cached.record or record, tail.positions)
+        return Knowledge(cached, recent, fresh=True)
 
-    def _behind_others(self, key: Key, record: Record) -> Steps[Record]:
-        """The record, its last time that of the newest message, whoever wrote it."""
-        high, low = self.layout.message_key(key, MAX, MAX), self.layout.message_key(key, MIN, MIN)
+    def _settled(
+        self, key: Key, tail: Tail, encoded: Mapping[str, Encoded], lease: str
+    ) -> Steps[Record | None]:
+        """The head, its last commit finished or rolled back; None: it has changed."""
+        record = tail.record
+        if record is None:
+            return None
+        if record.lease and record.lease != lease:
+            yield from self._wait_for_lease(key, record)
+            return None
+        intent = record.intent
+        if intent is None:
+            return record
+        plain = intent.only_inserts() and not (intent.insert or intent.defers_version)
+        if plain and set(tail.positions).issuperset(intent.appended()):
+            return record
+        return (yield from self.recovery.recover(key, record, encoded))
+
+    def _wait_for_lease(self, key: Key, record: Record) -> Steps[None]:
+        """Wait until the rewrite is done, or has had its time; then take the lease from it."""
+        deadline = time.monotonic() + LEASE_SECONDS
+        while time.monotonic() < deadline:
+            yield Pause(random.uniform(0.01, 0.03))
+            now = yield from self.reader.record(key)
+            if now is None or now.lease != record.lease:
+                return
+        _log.info("session %s: a rewrite did not end in time", hashed(key))
+        yield from self._release(key, record.lease)
+
+    def _release(self, key: Key, lease: str) -> Steps[None]:
+        """End a lease, where it is still there."""
+        record = (yield from self.reader.record(key)) if lease else None
+        if record is None or record.lease != lease:
+            return
+        ended = msgspec.structs.replace(
+            record, token=new_token(), sequence=record.sequence + 1, lease=""
+        )
+        yield from self.recovery.write_head(key, record, ended)
+
+    def _after_peers(self, key: Key, cached: CachedSession) -> Steps[None]:
+        """Let the session's last time be that of its newest message, whoever wrote it."""
+        if cached.record is None:
+            return
         rows, _ = yield get_range(
-            self.layout.message_table, high, low, backward=True, limit=1,
+            self.layout.message_table, self.layout.message_key(key, MAX, MAX),
+            self.layout.message_key(key, MIN, MIN), backward=True, limit=1,
             columns=[self.layout.partition],
         )  # fmt: skip
-        newest = rows[0].key[1] if rows else 0
-        return msgspec.structs.replace(record, last_time=max(record.last_time, newest))
+        cached.record = _after(cached.record, [Position(*row.key[1:]) for row in rows])
 
-    def _through(self, key: Key, last: Position) -> Steps[list[Position]]:
-        found = []
-        start: PrimaryKey | None
-        start, end = self.layout.through(key, last)
-        while start is not None:
-            rows, start = yield get_range(
-                self.layout.message_table, start, end, columns=self.reader.bare_columns
-            )
-            found += [
-                Position(*row.key[1:]) for row in rows
-                if not is_gone(row) and self.reader.is_mine(row, key)
-            ]  # fmt: skip
-        return found
 
-    def _stored(self, key: Key, planned: Plan) -> Steps[list[Message]]:
-        repeated = [mid for mid in planned.stored if isinstance(mid, str)]
-        there: dict[str, Message] = {}
-        if repeated:
-            for message in (yield from self.reader.get_messages(key, repeated)):
-                if isinstance(message, CorruptRecordError):
-                    raise message
-                there[message.message_id] = message
-        return [there[m] if isinstance(m, str) else m for m in planned.stored]
-
-    # -- the two requests --------------------------------------------------------------------
-
-    def _apply(
-        self,
-        key: Key,
-        known: Known,
-        change: Change,
-        planned: Plan,
-        existing: Mapping[str, Position],
-        through: Sequence[Position],
-        bodies: Mapping[str, Encoded],
-    ) -> Steps[Record | None]:
-        """Write what is planned. None: done. Else others were there first: the record as it is
-        now, and nothing is done; or `_AGAIN`: what is left is to be planned anew."""
-        old = known.record
-        assert planned.head is not None
-        appended_ids = {m.message_id for m in change.append}
-        appended = [m for m in planned.insert if m.message_id in appended_ids]
-        put_anew = [m for m in planned.insert if m.message_id not in appended_ids]
-        moved = [m for m in planned.overwrite if existing[m.message_id] != place_of(m)]
-        gone = [existing[mid] for mid in planned.delete]
-        intent = Intent(
-            first=appended[0].create_time or 0 if appended else 0,
-            ids=tuple(m.message_id for m in appended),
-            insert=tuple(map(place_of, put_anew)),
-            move=tuple(
-                (existing[m.message_id].create_time, m.create_time or 0, m.message_id)
-                for m in moved
-            ),
-            delete=tuple(gone),
-            through=change.delete_through if through else None,
-            over=tuple(place_of(m) for m in planned.overwrite if m not in moved),
-        )
-        new = Record(
-            session=planned.head.session,
-            last_time=planned.head.last_time,
-            token=new_token(),
-            life=(old.life if old is not None else "") or new_token(),
-            puts=(old.puts if old is not None else 0) + bool(put_anew or moved),
-            gone=old.gone if old is not None else 0,
-            pins=pins_after(old, planned, gone, existing, change.delete_through),
-            intent=None if intent == Intent() else intent,
-        )
-        only_appends = (
-            bool(appended)
-            and len(appended) == len(planned.insert)
-            and not (planned.overwrite or gone or through or change.session)
-        )
-        if old is not None and not only_appends and (says_something(old) or says_something(new)):
-            yield from self._mark(
-                key, {*gone, *(existing[m.message_id] for m in planned.overwrite)},
-                change.delete_through,
-            )  # fmt: skip
-        over: dict[str, Row] = {}
-        if intent.over:
-            rows = yield from self.reader.at(key, intent.over)
-            over = {row.key[2]: row for row in rows}
-            if len(over) < len(intent.over):
-                return NO_RECORD  # others removed one since it was looked up
-        if old is not None:
-            yield from self._make_room(key, old, intent.inserted()[len(appended) :])
-        held = None
-        if old is not None and not intent.only_inserts():
-            # Whoever sees the new version must see what it changed: so that comes last.
-            assert isinstance(old.session, Session)
-            session = msgspec.structs.replace(planned.head.session, version=old.session.version)
-            held = msgspec.structs.replace(
-                new, session=session, intent=msgspec.structs.replace(intent, held=True)
-            )
-        first = held or new
-        there = yield from self.settler.write_record(key, old, first)
-        if there is not None:
-            return there
-        index = {place: i for i, place in enumerate(intent.appended())}
-        places = [*intent.inserted(), *intent.over]
-        if places:
-            refused = yield BatchWrite(
-                [
-                    self.settler.message(
-                        key, place, bodies[place.message_id],
-                        self.settler.word(first, index.get(place, -1)), over.get(place.message_id),
-                    )
-                    for place in places
-                ]
-            )  # fmt: skip
-            refused = [places[i] for i in refused]
-            if refused and not (yield from self._arrived(key, first, refused)):
-                yield from self.settler.settle(key, first, {}, wait=False)
-                return _AGAIN if held is None else NO_RECORD
-        yield from self.settler.remove_rows(
-            key, [*(existing[m.message_id] for m in moved), *gone, *through]
-        )
-        if held is not None:
-            new = msgspec.structs.replace(new, token=new_token(), intent=None)
-            # Where somebody took over, the rest is done: nothing of it was refused.
-            if (yield from self.settler.write_record(key, held, new)) is not None:
-                return None
-        if known.ids is None and old is None and self.layout.isolated:
-            known.ids = set()
-        if known.ids is not None:
-            known.ids.update(m.message_id for m in planned.insert)
-        known.record = msgspec.structs.replace(new, native=native_of(new), intent=None)
-        self.reader.note(key, new.token)
-        self.known.remember(key, known)
-        return None
-
-    def _make_room(self, key: Key, old: Record, places: Sequence[Position]) -> Steps[None]:
-        """Free the places where messages are put from rows that only keep them.
-
-        Raises:
-            BackendError: another user's message stands there; the layout tells them apart by
-                session id, time and id only.
-        """
-        if not places or (self.layout.isolated and not old.gone):
-            return
-        table = self.layout.message_table
-        rows: list[Row] = []
-        for i in range(0, len(places), BATCH_GET):
-            keys = [self.layout.message_key(key, *place) for place in places[i : i + BATCH_GET]]
-            rows += (yield batch_get({table: (keys, None)}))[table]
-        for row in rows:
-            if not is_gone(row) and decode(row, key, self.layout) is None:
-                raise BackendError(
-                    f"message {row.key[2]!r} at {row.key[1]} of session {key.session_id!r} is "
-                    "another user's, and this layout cannot hold both; put it at another time"
-                )
-        yield from self.settler.remove_rows(
-            key, [Position(*row.key[1:]) for row in rows if is_gone(row)]
-        )
-
-    def _arrived(self, key: Key, record: Record, places: Sequence[Position]) -> Steps[bool]:
-        """Whether the rows at these places are those of this very commit, its reply lost."""
-        rows = yield from self.reader.at(key, places)
-        mine = [row for row in rows if word(row).batch == record.token]
-        return len(mine) == len(places)
-
-    def _mark(self, key: Key, going: set[Position], through: Position | None) -> Steps[None]:
-        """Let readers of the newest message that stays ask the session."""
-        if self.settler.ask:
-            return
-        table = self.layout.message_table
-        start: PrimaryKey | None = self.layout.message_key(key, MAX, MAX)
-        end = self.layout.message_key(key, MIN, MIN)
-        while start is not None:
-            rows, start = yield get_range(
-                table, start, end, backward=True, limit=min(len(going) + 2, 1000)
-            )
-            for row in rows:
-                place = Position(*row.key[1:])
-                if through is not None and place <= through:
-                    return
-                if place in going or decode(row, key, self.layout) is None:
-                    continue
-                if not word(row).ask:
-                    where = self.layout.message_key(key, *place)
-                    yield write(update(table, where, {ASK: 1}))
-                return
+def _after(record: Record, positions: Sequence[Position]) -> Record:
+    newest = max((position.create_time for position in positions), default=0)
+    return msgspec.structs.replace(record, last_time=max(record.last_time, newest))

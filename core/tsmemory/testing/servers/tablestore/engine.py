@@ -10,8 +10,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from os import PathLike
-from typing import Any
+from typing import Any, TypeAlias
 
 from . import limits
 from ._wire import pb, search_pb
@@ -24,6 +25,8 @@ from .rows import Row, put_columns
 from .schema import IndexMeta, IndexTable, Table, TableOptions, View, check_name
 from .search import SearchIndex
 
+_Queue: TypeAlias = "deque[tuple[float, Callable[[], None]]]"
+"""Changes that an index does not show yet: when (`time.monotonic`) it will, and what."""
 _REWRITE_SLACK = 1000  # records; below it a journal is not worth rewriting
 
 
@@ -43,7 +46,8 @@ class Engine:
         self.lock = threading.RLock()
         self.tables: dict[str, Table] = {}
         self._indexes: dict[str, IndexTable] = {}
-        self._lagging: deque[tuple[float, Callable[[], None]]] = deque()
+        self._lagging: _Queue = deque()
+        self._lagging_local: _Queue = deque()
         self._journal: Journal | None = None
         if data is not None:
             journal = Journal(data)
@@ -85,7 +89,7 @@ class Engine:
         if view is None:
             raise table_missing()
         self._check_ready(view.base)
-        if self._lagging:
+        if self._lagging or self._lagging_local:
             self.settle(due_only=True)
         return view
 
@@ -138,26 +142,25 @@ class Engine:
         else:
             return
         for index in table.indexes.values():
-            if index.meta.local:
-                index.apply(before, after)
-            else:
-                self._later(lambda index=index: index.apply(before, after))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            action = partial(index.apply, before, after)
+            self._later(action, self._lagging_local if index.meta.local else self._lagging)
         for search in table.search_indexes.values():
-            self._later(lambda search=search: search.apply(before, after))  # type: ignore[misc]  # as above
+            self._later(partial(search.apply, before, after), self._lagging)
 
-    def _later(self, action: Callable[[], None]) -> None:
-        lag = self.options.index_lag
+    def _later(self, action: Callable[[], None], queue: _Queue) -> None:
+        local = queue is self._lagging_local
+        lag = self.options.local_index_lag if local else self.options.index_lag
         if lag > 0:
-            self._lagging.append((time.monotonic() + lag, action))
+            queue.append((time.monotonic() + lag, action))
         else:
-            self.settle()
+            _catch_up(queue)
             action()
 
     def settle(self, *, due_only: bool = False) -> None:
         """Let the lagging indexes catch up: wholly, or with what is due by now."""
-        now = time.monotonic()
-        while self._lagging and not (due_only and self._lagging[0][0] > now):
-            self._lagging.popleft()[1]()
+        due = time.monotonic() if due_only else None
+        _catch_up(self._lagging, due)
+        _catch_up(self._lagging_local, due)
 
     def flush(self) -> None:
         """Hand what was written to the operating system, before it is acknowledged."""
@@ -177,6 +180,7 @@ class Engine:
         self.tables.clear()
         self._indexes.clear()
         self._lagging.clear()
+        self._lagging_local.clear()
         self.flush()
 
     # --- tables -------------------------------------------------------------------------
@@ -375,6 +379,12 @@ _TABLE_OPERATIONS: dict[str, tuple[Callable[[], Any], Callable[[Engine, Any], No
     "UpdateSearchIndex": (search_pb.UpdateSearchIndexRequest, Engine._update_search_index),
     "DeleteSearchIndex": (search_pb.DeleteSearchIndexRequest, Engine._delete_search_index),
 }
+
+
+def _catch_up(queue: _Queue, due: float | None = None) -> None:
+    """Perform what waits in the queue; with `due`, only what is due by then."""
+    while queue and (due is None or queue[0][0] <= due):
+        queue.popleft()[1]()
 
 
 def _row_body(table: str, row: Row) -> bytes:

@@ -28,6 +28,8 @@ class ServerOptions:
         duplicate_rows_in_batch: whether a BatchWriteRow that changes one row twice is a
             ``"refuse"``d request, or the changes ``"apply"`` in order.
         index_lag: seconds before a write shows in global secondary indexes and search indexes.
+        local_index_lag: the same for local secondary indexes. Those of the service do not lag; a
+            client that survives it relies on less.
         table_ready_delay: seconds a new table answers row operations with OTSTableNotReady.
         clock_offset: seconds added to the clock that stamps cells and expires them. It moves time
             to live without waiting for it; signatures and response dates keep the real clock.
@@ -37,6 +39,7 @@ class ServerOptions:
     filter_sees: Literal["returned", "all"] = "returned"
     duplicate_rows_in_batch: Literal["refuse", "apply"] = "refuse"
     index_lag: float = 0.0
+    local_index_lag: float = 0.0
     table_ready_delay: float = 0.0
     clock_offset: float = 0.0
 

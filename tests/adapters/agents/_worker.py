@@ -56,7 +56,7 @@ class FileSaver(InMemorySaver):
 
 
 class Death(AgentMiddleware):
-    """Ends the process once a tool's result has been stored: it stands outside of ours."""
+    """Ends the process once a tool has given its result."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -75,8 +75,8 @@ def main(folder: Path, mode: str, point: str) -> None:
     Args:
         folder: where its database, its checkpoints and its answer are.
         mode: ``plain``, or ``checkpoint`` with a checkpointer.
-        point: ``never``; or ``tool-N`` or ``stored-N``: it dies in the Nth step's tool, or where
-            the result of that has just been stored.
+        point: ``never``; or ``tool-N`` or ``behind-N``: it dies in the Nth step's tool, or right
+            behind it.
     """
     warnings.simplefilter("ignore")
     kind, _, number = point.partition("-")
@@ -95,7 +95,7 @@ def main(folder: Path, mode: str, point: str) -> None:
     made = create_agent(
         ScriptedModel(script=loop(STEPS)),
         [tool_of(step)],
-        middleware=[Death(dies if kind == "stored" else 0), TSMemoryMiddleware(store)],
+        middleware=[Death(dies if kind == "behind" else 0), TSMemoryMiddleware(store)],
         checkpointer=saver,
     )
     config: Any = {"configurable": {"session_id": "s", "thread_id": "t"}}

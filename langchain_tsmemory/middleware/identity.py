@@ -1,0 +1,96 @@
+"""Whose conversation a run is, and where in LangGraph it runs."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from langgraph.config import get_config
+
+from langchain_tsmemory.middleware.branches import Place, saver_name
+from tsmemory import InvalidInputError
+
+__all__ = ["Identity", "Run", "run_of"]
+
+Identity: TypeAlias = "str | Callable[[Any, Mapping[str, Any]], str]"
+"""A name, or what gives it: a function of the runtime's context and ``config["configurable"]``."""
+
+_DEFAULT_USER = "default"
+_SESSION_NAMES = ("session_id", "conversation_id", "thread_id")
+_USER_NAMES = ("user_id",)
+_CHECKPOINTER = "__pregel_checkpointer"  # langgraph._internal._constants.CONFIG_KEY_CHECKPOINTER
+_TOOLS = "tools:"  # how the namespace of what runs in a tool call of `create_agent` begins
+
+
+class Run(NamedTuple):
+    """Whose conversation, and where."""
+
+    user_id: str
+    session_id: str
+    place: Place
+    nested: bool
+    """The session was inherited by an agent that runs inside a tool call of another."""
+
+
+def run_of(runtime: Any, session_id: Identity | None, user_id: Identity | None) -> Run:
+    """The identity of the run that a hook is called in.
+
+    Raises:
+        InvalidInputError: nothing names a session, or one names a user that is None.
+    """
+    config = getattr(runtime, "config", None) or _config()
+    configurable = dict(config.get("configurable") or {})
+    info = getattr(runtime, "execution_info", None)
+    if info is not None:
+        # Where the context variable does not reach: asyncio before Python 3.11.
+        if info.thread_id is not None:
+            configurable.setdefault("thread_id", info.thread_id)
+        if info.checkpoint_ns is not None:
+            configurable.setdefault("checkpoint_ns", info.checkpoint_ns)
+    context = getattr(runtime, "context", None)
+    session, inherited = _named(session_id, _SESSION_NAMES, context, configurable)
+    if session is None:
+        raise InvalidInputError(
+            "no session: give the run one, as config={'configurable': {'session_id': …}} or "
+            "in its context, or give TSMemoryMiddleware(session_id=…)"
+        )
+    user, _ = _named(user_id, _USER_NAMES, context, configurable)
+    # The last part of the namespace is the hook's own node; what stands before is the agent's.
+    ns = str(configurable.get("checkpoint_ns") or "").rpartition("|")[0]
+    place = Place(
+        str(configurable.get("thread_id") or ""), ns, saver_name(configurable.get(_CHECKPOINTER))
+    )
+    nested = inherited and any(part.startswith(_TOOLS) for part in ns.split("|"))
+    return Run(_DEFAULT_USER if user is None else user, session, place, nested)
+
+
+def _config() -> Mapping[str, Any]:
+    try:
+        return get_config()
+    except RuntimeError:  # not in a run, or asyncio before Python 3.11
+        return {}
+
+
+def _named(
+    given: Identity | None, names: Sequence[str], context: Any, configurable: Mapping[str, Any]
+) -> tuple[str | None, bool]:
+    """The name, and whether the configuration has it, which agents in tools inherit."""
+    if callable(given):
+        return given(context, configurable), False
+    if given is not None:
+        return given, False
+    fields: Mapping[str, Any] = {}
+    if isinstance(context, Mapping):
+        fields = context
+    elif context is not None:
+        fields = {name: getattr(context, name) for name in names if hasattr(context, name)}
+    for source in (fields, configurable):
+        for name in names:
+            if name in source:
+                found = source[name]
+                if found is None:
+                    raise InvalidInputError(f"the run's {name} is None; give it, or leave it out")
+                text = str(found) if isinstance(found, (int, uuid.UUID)) else found
+                return text, source is configurable
+    return None, False

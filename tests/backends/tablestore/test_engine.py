@@ -296,6 +296,29 @@ def test_errors_are_ours(server: TablestoreProcess, fault: Fault, error: type[Ex
             asyncio.run(asynchronously())
 
 
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_damaged_reply_is_repeated(server: TablestoreProcess, store: Store, mode: str) -> None:
+    chat = store.conversation("s")
+    chat.append(Message.user("a"))
+    for operation in ("UpdateRow", "BatchWriteRow", "GetRange", "BatchGetRow"):
+        server.inject(Fault("damage", (operation,), nth=1, times=1))
+    if mode == "sync":
+        chat.append(Message.user("b", message_id="b"))
+        assert [m.text for m in chat.window(5)] == ["a", "b"]
+        assert chat.get_message("b") is not None
+    else:
+
+        async def run() -> None:
+            await chat.aappend(Message.user("b", message_id="b"))
+            assert [m.text for m in await chat.awindow(5)] == ["a", "b"]
+            assert await chat.aget_message("b") is not None
+
+        asyncio.run(run())
+    assert [fault["struck"] for fault in server.faults()] == [1, 1, 1, 1]
+    assert chat.count() == 2
+    assert store.verify() == []
+
+
 def test_the_server_is_not_there() -> None:
     gone = TablestoreBackend(
         "http://127.0.0.1:9", instance_name="i", access_key_id="a", access_key_secret="hunter2",

@@ -1,4 +1,4 @@
-"""Reaching Tablestore: URLs, credentials, clients of both colours, and what its errors mean."""
+"""Reaching Tablestore: URLs, credentials, sync and async clients, and what errors mean."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import urllib3.exceptions
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs
 
 from tsmemory import errors
 from tsmemory.backends.tablestore.sdk import CHECK_FAILED, sdk
@@ -18,8 +19,8 @@ from tsmemory.engine.network import ErrorClass, NetworkBackend
 from tsmemory.engine.urls import parse_url
 from tsmemory.errors import InvalidInputError, TSMemoryError
 
-# The SDK logs as errors what is none here: a row condition that did not hold, a table not yet made.
-# What does fail is raised.
+# The SDK logs as errors what is none here: a row condition that did not hold, a missing table. What
+# does fail is raised.
 _LOGGER = "tsmemory.tablestore"
 logging.getLogger(_LOGGER).setLevel(logging.CRITICAL)
 
@@ -41,7 +42,7 @@ _PASSING = frozenset(
     }
 )  # fmt: skip
 _OWN = frozenset({CHECK_FAILED, "OTSObjectAlreadyExist"})
-"""What the operations answer themselves."""
+"""Errors that the operations handle themselves."""
 _TIMEOUTS = (asyncio.TimeoutError, TimeoutError, urllib3.exceptions.TimeoutError)
 _BROKEN = (urllib3.exceptions.HTTPError, aiohttp.ClientError, OSError)
 
@@ -139,7 +140,7 @@ class TablestoreClients(NetworkBackend):
             "access_key_id": access_key_id, "access_key_secret": access_key_secret,
             "sts_token": sts_token, "credentials_provider": credentials_provider,
             "region": region, "socket_timeout": timeout,
-            # Here alone it is decided what is tried again, and until when.
+            # What is repeated, and until when, is decided by `NetworkBackend` alone.
             "retry_policy": sdk.NoRetryPolicy(),
             "logger_name": _LOGGER,
         }  # fmt: skip
@@ -166,9 +167,13 @@ class TablestoreClients(NetworkBackend):
         if isinstance(error, sdk.OTSServiceError):
             return self._classify_code(error.code, error.message, error.http_status)
         if isinstance(error, sdk.OTSClientError):
-            status = error.http_status or 0
-            what = f"the service's answer cannot be read: {error.message}"
-            return ErrorClass(errors.UnavailableError(what), status >= 500)
+            # The SDK checks the reply's headers, signature and MD5, and names what is wrong "in
+            # response": damaged on its way, or a proxy's. The rest is about requests.
+            damaged = (error.http_status or 0) >= 500 or " in response" in str(error.message)
+            what = f"the service's reply cannot be read: {error.message}"
+            return ErrorClass(errors.UnavailableError(what), damaged)
+        if isinstance(error, DecodeError):
+            return ErrorClass(errors.UnavailableError("the service's reply cannot be read"), True)
         if isinstance(error, _TIMEOUTS):
             return ErrorClass(
                 errors.TimeoutError(f"{self.endpoint or 'Tablestore'}: no answer"), True

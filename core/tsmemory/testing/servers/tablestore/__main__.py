@@ -23,7 +23,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tsmemory.testing.servers.tablestore",
         description="A local Tablestore for development and tests. Its first line of output is "
-        "its endpoint. Do not expose it: whoever reaches the port can use the control channel.",
+        "its endpoint. Programs may use the control endpoints with the key in "
+        "$TSMEMORY_LOCAL_CONTROL_KEY; without one there are none.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="0 chooses a free port")
@@ -71,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
             access_key_secret=given.access_key_secret,
             sts_token=given.sts_token,
             data=given.data,
+            control_key=os.environ.get("TSMEMORY_LOCAL_CONTROL_KEY", ""),
             options=ServerOptions(
                 **{one.name: getattr(given, one.name) for one in fields(ServerOptions)}
             ),

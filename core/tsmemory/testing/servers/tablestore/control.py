@@ -2,7 +2,7 @@
 
 `Control` is the server's side; `ServerControl` is the face that tests use, the same whether the
 server is in this process or another. Both speak in verbs with JSON arguments, which over HTTP are
-``POST /_control/<verb>``.
+``POST /_control/<verb>`` with the key of the server in ``x-control-key``.
 """
 
 from __future__ import annotations

@@ -48,6 +48,8 @@ class Engine:
         self._indexes: dict[str, IndexTable] = {}
         self._lagging: _Queue = deque()
         self._lagging_local: _Queue = deque()
+        self.scans: dict[bytes, float] = {}
+        """Sessions of parallel scans, and when (`time.monotonic`) they expire."""
         self._journal: Journal | None = None
         if data is not None:
             journal = Journal(data)

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from .errors import DEFAULT_MESSAGE, ServiceError
 from .usage import PartialFailure
 
-FaultKind = Literal["throttle", "error", "hang", "drop_before", "drop_after", "partial"]
+FaultKind = Literal["throttle", "error", "hang", "drop_before", "drop_after", "damage", "partial"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Fault:
         kind: ``throttle`` answers OTSServerBusy with 503, or ``code``; ``error`` answers
             OTSInternalServerError with 500, or ``code``; ``hang`` keeps the request ``seconds`` and
             then drops it; ``drop_before`` and ``drop_after`` close the connection without a reply,
-            before or after the request took effect; ``partial`` makes ``rows`` random rows of a
+            before or after the request took effect; ``damage`` changes a byte of the reply;
+            ``partial`` makes ``rows`` random rows of a
             batch fail with OTSServerBusy, or ``code``, while the others apply.
         operations: the operations it strikes, such as ``("BatchWriteRow",)``; all when empty.
         nth: strike the n-th matching request, from 1; with ``times``, from the n-th on.

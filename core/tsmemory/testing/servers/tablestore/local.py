@@ -68,6 +68,8 @@ class LocalTablestore(ServerFace):
         sts_token: required of clients when set; any is accepted when None.
         data: a file that keeps the data; in memory when None.
         options: see `options.ServerOptions`.
+        control_key: what a program must present to use the control endpoints over HTTP; without
+            one there are none. The methods of this object need none.
         host: the address to listen on.
         port: 0 chooses a free one.
 
@@ -84,6 +86,7 @@ class LocalTablestore(ServerFace):
         sts_token: str | None = None,
         data: str | PathLike[str] | None = None,
         options: ServerOptions | None = None,
+        control_key: str = "",
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
@@ -92,7 +95,7 @@ class LocalTablestore(ServerFace):
         self.access_key_secret = access_key_secret
         credentials = Credentials(instance_name, access_key_id, access_key_secret, sts_token)
         engine = Engine(options or ServerOptions(), data)
-        self._service = Service(engine, credentials)
+        self._service = Service(engine, credentials, control_key)
         try:
             self._server = TablestoreHTTPServer(self._service, host, port)
         except BaseException:

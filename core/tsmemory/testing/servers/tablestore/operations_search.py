@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
+import time
 from collections.abc import Callable
 from functools import cmp_to_key
 from typing import Any
@@ -278,25 +280,74 @@ class _Columns:
 # --- parallel scan --------------------------------------------------------------------------
 
 
+_SPLITS = 1
+
+
 def compute_splits(engine: Engine, body: bytes, usage: Usage) -> bytes:
-    """ComputeSplits: always one split."""
+    """ComputeSplits: always one split, in a session that scans name."""
     request = parse(search_pb.ComputeSplitsRequest(), body)
     usage.tables.append(request.table_name)
-    engine.search_index(request.table_name, request.search_index_splits_options.index_name)
+    if not request.HasField("search_index_splits_options"):
+        raise invalid("[search index splits options] must not be null")
+    _scanned_index(engine, request.table_name, request.search_index_splits_options.index_name)
+    session_id = secrets.token_hex(8).encode("ascii")
+    engine.scans[session_id] = time.monotonic() + limits.SCAN_ALIVE_SECONDS
     return bytes(
-        search_pb.ComputeSplitsResponse(session_id=b"local", splits_size=1).SerializeToString()
+        search_pb.ComputeSplitsResponse(
+            session_id=session_id, splits_size=_SPLITS
+        ).SerializeToString()
     )
 
 
+def _scanned_index(engine: Engine, table_name: str, index_name: str) -> SearchIndex:
+    """The index; for scans the service answers 400 where it is missing, not 404."""
+    if table_name not in engine.tables:
+        raise invalid(f"table [{table_name}] does not exist")
+    if index_name not in engine.tables[table_name].search_indexes:
+        raise ServiceError("OTSMetaNotMatch", f"search index [{index_name}] does not exist")
+    return engine.search_index(table_name, index_name)
+
+
+def _check_scan(engine: Engine, session_id: bytes, query: Any) -> None:
+    """Which of the parallel scans a request is, and whether its session still lives."""
+    parallel = query.max_parallel if query.HasField("max_parallel") else _SPLITS
+    if not 0 < parallel <= _SPLITS:
+        raise invalid(
+            f"[parallel_scan.max_parallel_id] must in (0 ,{_SPLITS}], current max_parallel_id is "
+            f"{parallel}"
+        )
+    current = query.current_parallel_id if query.HasField("current_parallel_id") else 0
+    if not 0 <= current < parallel:
+        raise invalid(
+            "[parallel_scan.current_parallel_id] must in [0, max_parallel), current max_parallel "
+            f"is {parallel}, current_parallel_id is {current}"
+        )
+    alive = query.alive_time if query.HasField("alive_time") else limits.SCAN_ALIVE_SECONDS
+    if alive < 1:
+        raise invalid(f"[parallel_scan.alive_time] must be positive, actual: {alive}.")
+    now = time.monotonic()
+    if engine.scans.get(session_id, 0.0) < now:
+        raise ServiceError(
+            "OTSSessionExpired",
+            "ScanQuery'session is expired, please retry ComputeSplitsRequest and ScanQuery.",
+        )
+    engine.scans[session_id] = now + alive
+
+
 def parallel_scan(engine: Engine, body: bytes, usage: Usage) -> bytes:
-    """ParallelScan: the hits in key order, page by page; the rows come from the index."""
+    """ParallelScan: the hits in key order, page by page; the rows come from the index.
+
+    A page with rows has a token for the next one; the page after the last row is empty and has
+    none, so that a client that goes by the token ends there.
+    """
     request = parse(search_pb.ParallelScanRequest(), body)
     usage.tables.append(request.table_name)
-    index = engine.search_index(request.table_name, request.index_name)
+    index = _scanned_index(engine, request.table_name, request.index_name)
     query = parse_part(search_pb.ScanQuery(), request.scan_query)
     limit = query.limit if query.HasField("limit") else limits.PARALLEL_SCAN_LIMIT
     if not 0 < limit <= limits.PARALLEL_SCAN_LIMIT:
         raise invalid(f"The limit must be in range: [1, {limits.PARALLEL_SCAN_LIMIT}].")
+    _check_scan(engine, request.session_id, query)
     columns = _Columns(request.columns_to_get, index)
     if not columns.from_index:
         raise invalid("ParallelScan returns columns of the index only.")
@@ -307,11 +358,12 @@ def parallel_scan(engine: Engine, body: bytes, usage: Usage) -> bytes:
     if after is not None:
         hits = [hit for hit in hits if _compare(hit[2], after, sorters) > 0]
     response = search_pb.ParallelScanResponse()
-    response.rows.extend(columns.encoded(hit[0]) for hit in hits[:limit])
+    page = hits[:limit]
+    response.rows.extend(columns.encoded(hit[0]) for hit in page)
     usage.rows_read += len(response.rows)
     usage.rows_returned += len(response.rows)
-    if len(hits) > limit:
-        response.next_token = _token(sort, hits[limit - 1][2])
+    if page:
+        response.next_token = _token(sort, page[-1][2])
     return bytes(response.SerializeToString())
 
 

@@ -35,6 +35,12 @@ class _Write:
             raise invalid("A column pagination filter cannot be a condition.")
         self.returns = returns
 
+    @property
+    def read_units(self) -> int:
+        """What checking the condition costs: a conditional write reads the row first."""
+        conditional = self.existence != pb.IGNORE or self.filter.passes is not None
+        return 1 if conditional else 0
+
     def apply(self, engine: Engine, table: Table) -> bytes:
         """Do it, if its conditions hold; the row to return in PlainBuffer, or nothing."""
         key = table.ordered_key(self.change.key)
@@ -183,7 +189,7 @@ def batch_write_row(engine: Engine, body: bytes, usage: Usage) -> bytes:
                 if row:
                     answer.row = row
                 usage.rows_written += 1
-                consumed(answer.consumed, write=units(write.size))
+                consumed(answer.consumed, read=write.read_units, write=units(write.size))
             except ServiceError as error:
                 fail(answer, error)
             place += 1

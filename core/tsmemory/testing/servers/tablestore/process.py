@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from .local import (
     ServerFace,
 )
 from .options import ServerOptions
+from .server import CONTROL_KEY_HEADER
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -58,6 +60,7 @@ class TablestoreProcess(ServerFace):
         self._sts_token = sts_token
         self._data = data
         self._options = options or ServerOptions()
+        self._control_key = secrets.token_urlsafe()
         self._port = port
         self._process: subprocess.Popen[str] | None = None
         self._connection: http.client.HTTPConnection | None = None
@@ -98,6 +101,7 @@ class TablestoreProcess(ServerFace):
         environment["PYTHONPATH"] = os.pathsep.join(part for part in path if part)
         # Not on the command line, where every user of the machine could read them.
         environment["TSMEMORY_LOCAL_ACCESS_KEY_SECRET"] = self.access_key_secret
+        environment["TSMEMORY_LOCAL_CONTROL_KEY"] = self._control_key
         if self._sts_token is not None:
             environment["TSMEMORY_LOCAL_STS_TOKEN"] = self._sts_token
         process = subprocess.Popen(
@@ -165,7 +169,10 @@ class TablestoreProcess(ServerFace):
             if self._connection is None:
                 self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
             try:
-                self._connection.request("POST", f"/_control/{verb}", json.dumps(dict(arguments)))
+                self._connection.request(
+                    "POST", f"/_control/{verb}", json.dumps(dict(arguments)),
+                    {CONTROL_KEY_HEADER: self._control_key},
+                )  # fmt: skip
                 answer = self._connection.getresponse()
                 result: dict[str, Any] = json.loads(answer.read())
             except (OSError, http.client.HTTPException):

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from . import limits
@@ -104,10 +106,12 @@ class Field:
             for name in self.date_formats:
                 if name in scale:
                     return raw * scale[name]
-            return raw * 1000
+            return None if self.date_formats else raw * 1000
         if not isinstance(raw, str):
             return None
         for name in self.date_formats:
+            if not _date_shape(name).fullmatch(raw):  # strptime takes 2026-1-1 for yyyy-MM-dd
+                continue
             pattern = _strptime_format(name)
             try:
                 moment = datetime.strptime(raw, pattern)  # noqa: DTZ007 - UTC is set below
@@ -147,6 +151,20 @@ def _strptime_format(name: str) -> str:
     ):  # fmt: skip
         name = name.replace(java, python)
     return name
+
+
+@lru_cache(maxsize=64)
+def _date_shape(name: str) -> re.Pattern[str]:
+    """How a text of a date format looks: as many digits as the format has letters."""
+    shape = ""
+    for quoted, letters, other in re.findall(r"('[^']*')|([A-Za-z]+)|([^A-Za-z'])", name):
+        if letters and letters[0] in "XZxz":
+            shape += r"(?:Z|[+-]\d\d:?(?:\d\d)?)"
+        elif letters:
+            shape += rf"\d{{{len(letters)}}}" if len(letters) > 1 else r"\d{1,2}"
+        else:
+            shape += re.escape(quoted[1:-1] if quoted else other)
+    return re.compile(shape)
 
 
 def _json(raw: Any) -> Any:

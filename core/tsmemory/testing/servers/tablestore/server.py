@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import socket
 import socketserver
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from typing import IO
@@ -13,6 +15,7 @@ from typing import IO
 from .errors import ServiceError, invalid
 from .service import Reply, Service
 
+CONTROL_KEY_HEADER = "x-control-key"
 _CONTROL = "/_control/"
 _MAX_HEADERS = 64 * 1024
 # A body over the service's 5 MB is still read, so that it can be answered.
@@ -53,7 +56,7 @@ class _Connection(socketserver.BaseRequestHandler):
         keep = headers.get("connection", "").lower() != "close"
         reply: Reply | None
         if path.startswith(_CONTROL):
-            reply = _control_reply(service, path[len(_CONTROL) :], body)
+            reply = _control_reply(service, path[len(_CONTROL) :], method, headers, body)
         elif method != "POST":
             reply = service.refuse(
                 ServiceError("OTSMethodNotAllowed", "Only POST method for requests is supported.")
@@ -101,12 +104,25 @@ def _read_request(stream: IO[bytes]) -> tuple[str, str, dict[str, str], bytes] |
     return parts[0], parts[1], headers, body
 
 
-def _control_reply(service: Service, verb: str, body: bytes) -> Reply:
-    try:
-        arguments = json.loads(body) if body else {}
-        status, result = 200, service.control.call(verb, arguments)
-    except (ValueError, TypeError) as error:
-        status, result = 400, {"error": str(error)}
+def _control_reply(
+    service: Service, verb: str, method: str, headers: Mapping[str, str], body: bytes
+) -> Reply:
+    """Answer a control request, from a program that has the key.
+
+    A web page could send one, too: it is refused by its ``Origin``, and cannot set the header of
+    the key without a preflight, which is not answered.
+    """
+    given = headers.get(CONTROL_KEY_HEADER, "")
+    key = service.control_key
+    status, result = 403, {"error": f"the control endpoints want the key in {CONTROL_KEY_HEADER}"}
+    if "origin" in headers or method != "POST":
+        result = {"error": "the control endpoints are not for web pages"}
+    elif key and hmac.compare_digest(given.encode("latin-1"), key.encode("latin-1")):
+        try:
+            arguments = json.loads(body) if body else {}
+            status, result = 200, service.control.call(verb, arguments)
+        except (ValueError, TypeError) as error:
+            status, result = 400, {"error": str(error)}
     content = json.dumps(result).encode("utf-8")
     return Reply(status, {"content-type": "application/json"}, content)
 
@@ -129,7 +145,7 @@ class TablestoreHTTPServer(socketserver.ThreadingTCPServer):
 
     Args:
         service: answers the requests.
-        host: an address to listen on. The control channel is open to whoever can reach it.
+        host: an address to listen on.
         port: 0 chooses a free one.
     """
 

@@ -40,6 +40,18 @@ class _DroppedError(Exception):
         self.seconds = seconds
 
 
+class _DamagedError(Exception):
+    """The reply is damaged on its way.
+
+    Args:
+        content: the reply as it left.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__("damaged")
+        self.content = content
+
+
 @dataclass(frozen=True)
 class Reply:
     """An HTTP reply; the header names are in lower case."""
@@ -55,9 +67,11 @@ class Service:
     Args:
         engine: the data.
         credentials: what clients must present.
+        control_key: what users of the control endpoints must present; empty: there are none.
     """
 
-    def __init__(self, engine: Engine, credentials: Credentials) -> None:
+    def __init__(self, engine: Engine, credentials: Credentials, control_key: str = "") -> None:
+        self.control_key = control_key
         self.engine = engine
         self.credentials = credentials
         self.control = Control(engine)
@@ -88,6 +102,10 @@ class Service:
             self.control.account(operation, usage, "dropped", len(body), 0)
             self._stopping.wait(drop.seconds)
             return None
+        except _DamagedError as damage:
+            self.control.account(operation, usage, "damaged", len(body), len(damage.content))
+            reply = self._reply(path, 200, damage.content, key)
+            return Reply(reply.status, reply.headers, b"\xff" + damage.content[1:])
         except ServiceError as error:
             as_json = headers.get("content-type", "").startswith("application/json")
             content = _error_body(error, as_json)
@@ -116,6 +134,9 @@ class Service:
         if fault.kind == "partial":
             usage.partial = armed.partial()
             return self._execute(operation, body, usage)
+        if fault.kind == "damage":
+            content = self._execute(operation, body, usage)
+            raise _DamagedError(content)
         if fault.kind == "drop_after" or (fault.applied and fault.kind in ("error", "hang")):
             self._execute(operation, body, usage)
         if fault.kind in ("throttle", "error"):

@@ -1,26 +1,18 @@
-"""`TSMemoryChatMessageHistory`, and the factories that `RunnableWithMessageHistory` wants.
-
-A run of `RunnableWithMessageHistory` reads its history twice: as it begins, to put it before the
-input, and as it ends, to cut it off the input again by its length. If another run has written in
-between, or a window has moved, the lengths differ, and an input is lost or an old message stored
-again. So the read at the end of a run is answered with what the read at its beginning gave.
-"""
+"""`TSMemoryChatMessageHistory`, and the factories that `RunnableWithMessageHistory` wants."""
 
 from __future__ import annotations
 
-import sys
-import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from types import FrameType, TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage, RemoveMessage
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 
 from langchain_tsmemory._mapping import from_neutral, message_id, to_neutral
-from tsmemory import InvalidInputError, Message, Store, Window, open_store
+from langchain_tsmemory._shared_runs import SharedRuns
+from tsmemory import InvalidInputError, Message, Steps, Store, Window, open_store
+from tsmemory.adapters import ClosesStore, connect
 
 __all__ = [
     "USER_HISTORY_FIELDS",
@@ -29,17 +21,11 @@ __all__ = [
     "user_history_factory",
 ]
 
-T = TypeVar("T")
-
 _DEFAULT_USER = "default"
 _REMOVE_ALL = "__remove_all__"  # langgraph.graph.message.REMOVE_ALL_MESSAGES
-_OPEN_RUNS = 1024
-"""Runs of one history object whose beginning is remembered: those that failed never end."""
-_DEPTH = 4
-"""Frames looked through for the caller: a subclass or a wrapper may stand between."""
 
 
-class TSMemoryChatMessageHistory(BaseChatMessageHistory):
+class TSMemoryChatMessageHistory(ClosesStore, BaseChatMessageHistory):
     """One session's messages as a LangChain chat history.
 
     Everything that langchain-core can put into a message comes back equal, an id of None too: give
@@ -63,7 +49,7 @@ class TSMemoryChatMessageHistory(BaseChatMessageHistory):
     Raises:
         InvalidInputError: an argument is wrong.
 
-    A context manager in both colours, for `close`. Every method may raise `tsmemory.BackendError`
+    A context manager, sync and async, for `close`. Every method may raise `tsmemory.BackendError`
     and its kinds where the engine fails.
     """
 
@@ -79,17 +65,10 @@ class TSMemoryChatMessageHistory(BaseChatMessageHistory):
         super().__init__()
         self.window = _as_window(window)
         """What `messages` shows; None for everything."""
-        self._opened: Store | None = None
-        if isinstance(store, str):
-            store = self._opened = open_store(store)
-        try:
-            self.conversation = _checked(store).conversation(session_id, user_id=user_id, ttl=ttl)
-            """The session, with everything that tsmemory can do with it."""
-        except InvalidInputError:
-            self.close()
-            raise
-        self._runs: deque[_Run] = deque(maxlen=_OPEN_RUNS)
-        self._lock = threading.Lock()
+        self._store, self._opened, self.conversation = connect(
+            store, lambda opened: opened.conversation(session_id, user_id=user_id, ttl=ttl)
+        )
+        self._runs = SharedRuns()
 
     @classmethod
     def from_url(
@@ -126,26 +105,27 @@ class TSMemoryChatMessageHistory(BaseChatMessageHistory):
         Raises:
             CorruptRecordError: a record does not decode.
         """
-        frame = _runnable_frame()
-        found = self._end_run(frame)
-        if found is None:
-            chat, window = self.conversation, self.window
-            rows = chat.iter_messages() if window is None else chat.window(window)
-            found = self._begin_run(frame, [from_neutral(row) for row in rows])
-        return found
+        messages = self._runs.end()
+        if messages is None:
+            messages = self._store.run(self._read())
+            self._runs.begin(messages)
+        return messages
 
     async def aget_messages(self) -> list[BaseMessage]:
         """Same as `messages`, for asyncio."""
-        frame = _runnable_frame()
-        found = self._end_run(frame)
-        if found is None:
-            chat, window = self.conversation, self.window
-            if window is None:
-                rows = [row async for row in chat.aiter_messages()]
-            else:
-                rows = await chat.awindow(window)
-            found = self._begin_run(frame, [from_neutral(row) for row in rows])
-        return found
+        messages = self._runs.end()
+        if messages is None:
+            messages = await self._store.arun(self._read())
+            self._runs.begin(messages)
+        return messages
+
+    def _read(self) -> Steps[list[BaseMessage]]:
+        steps = self.conversation.steps
+        if self.window is None:
+            rows = yield from steps.all_messages()
+        else:
+            rows = (yield from steps.window(self.window)).messages
+        return [from_neutral(row) for row in rows]
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -162,13 +142,20 @@ class TSMemoryChatMessageHistory(BaseChatMessageHistory):
                 stored, named. Nothing was written.
             MessageTooLargeError: over the engine's limit. Nothing was added.
         """
-        for operation, arguments in _writes(messages):
-            getattr(self.conversation, operation)(*arguments)
+        self._store.run(self._add(messages))
 
     async def aadd_messages(self, messages: Iterable[BaseMessage]) -> None:
         """Same as `add_messages`, for asyncio."""
-        for operation, arguments in _writes(messages):
-            await getattr(self.conversation, f"a{operation}")(*arguments)
+        await self._store.arun(self._add(messages))
+
+    def _add(self, messages: Iterable[BaseMessage]) -> Steps[None]:
+        change = _change(messages)
+        if change.clear:
+            yield from self.conversation.steps.clear()
+        elif change.remove:
+            yield from self.conversation.steps.delete_message(*change.remove)
+        if change.add:
+            yield from self.conversation.steps.append(*change.add)
 
     def clear(self) -> None:
         """Remove every message. The session's record (title, metadata, time to live) stays;
@@ -179,124 +166,46 @@ class TSMemoryChatMessageHistory(BaseChatMessageHistory):
         """Same as `clear`, for asyncio."""
         await self.conversation.aclear()
 
-    # -- closing -----------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Close the store, if it was opened here, from a URL. Idempotent."""
-        if self._opened is not None:
-            self._opened.close()
+class _RunHistory(TSMemoryChatMessageHistory):
+    """A history for one run, as the factories make it: what it read first, it gives again, until
+    it writes. See `_shared_runs` for why a run needs that."""
 
-    async def aclose(self) -> None:
-        """Same as `close`, for asyncio."""
-        if self._opened is not None:
-            await self._opened.aclose()
+    _given: list[BaseMessage] | None = None
 
-    def __enter__(self) -> TSMemoryChatMessageHistory:
-        return self
+    @property
+    def messages(self) -> list[BaseMessage]:  # type: ignore[override]  # a property is allowed
+        if self._given is None:
+            self._given = self._store.run(self._read())
+        return list(self._given)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    async def aget_messages(self) -> list[BaseMessage]:
+        if self._given is None:
+            self._given = await self._store.arun(self._read())
+        return list(self._given)
 
-    async def __aenter__(self) -> TSMemoryChatMessageHistory:
-        return self
+    def _add(self, messages: Iterable[BaseMessage]) -> Steps[None]:
+        self._given = None
+        return super()._add(messages)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
+    def clear(self) -> None:
+        self._given = None
+        super().clear()
 
-    # -- the two reads of a run ----------------------------------------------------------------
-
-    def _begin_run(self, frame: FrameType | None, found: list[BaseMessage]) -> list[BaseMessage]:
-        """Remember what a run was given, if it is one that reads, and will ask again."""
-        if frame is not None and frame.f_code.co_name in _ENTERS:
-            runnable = frame.f_locals.get("self")
-            if not getattr(runnable, "history_messages_key", None):
-                with self._lock:
-                    self._runs.append(_Run(len(found), found[-1] if found else None))
-        return found
-
-    def _end_run(self, frame: FrameType | None) -> list[BaseMessage] | None:
-        """What the run that ends in `frame` was given as it began; None where none ends there.
-
-        An object may serve several runs at once, so the run is known by its input, which begins
-        with what it was given.
-        """
-        if frame is None or frame.f_code.co_name not in _EXITS:
-            return None
-        given = frame.f_locals.get("input_messages")
-        if not isinstance(given, list):
-            return None
-        with self._lock:
-            run = _which(self._runs, given)
-            if run is None:
-                return None
-            self._runs.remove(run)
-        return given[: run.length]
+    async def aclear(self) -> None:
+        self._given = None
+        await super().aclear()
 
 
-class _Run(NamedTuple):
-    """The beginning of a run: how many messages it was given, and the last of them."""
+class _Change(NamedTuple):
+    """What is asked of a conversation: at most a removal, then at most an addition."""
 
-    length: int
-    last: BaseMessage | None
-
-
-def _which(runs: Iterable[_Run], given: list[Any]) -> _Run | None:
-    """The run whose input is `given`: the longest beginning that it has. By identity first, for
-    what LangChain does not copy; equal messages at one place are told apart so."""
-    fitting = [run for run in runs if run.length <= len(given)]
-    fitting.sort(key=lambda run: -run.length)
-    for run in fitting:
-        if run.length and given[run.length - 1] is run.last:
-            return run
-    for run in fitting:
-        if not run.length or given[run.length - 1] == run.last:
-            return run
-    # A copy that is not equal: with one run at a time there is only one to choose from.
-    return fitting[0] if fitting else None
+    clear: bool
+    remove: Sequence[str]
+    add: Sequence[Message]
 
 
-_ENTERS = frozenset({"_enter_history", "_aenter_history"})
-_EXITS = frozenset({"_exit_history", "_aexit_history"})
-_RUNNABLE_MODULE = "langchain_core.runnables.history"
-
-
-def _runnable_frame() -> FrameType | None:
-    """The method of a `RunnableWithMessageHistory` that is reading, if that is who reads.
-
-    Its context variable would say whose run this is only from Python 3.11 on, and never whether
-    the run begins or ends.
-    """
-    if _RUNNABLE_MODULE not in sys.modules:
-        return None
-    frame: FrameType | None = sys._getframe(2)
-    for _ in range(_DEPTH):
-        if frame is None:
-            return None
-        name = frame.f_code.co_name
-        if (name in _ENTERS or name in _EXITS) and frame.f_globals.get(
-            "__name__"
-        ) == _RUNNABLE_MODULE:
-            return frame
-        frame = frame.f_back
-    return None
-
-
-# -- what is asked of a conversation -----------------------------------------------------------
-
-
-def _writes(messages: Iterable[BaseMessage]) -> list[tuple[str, tuple[Any, ...]]]:
-    """The writes that make of a conversation what `messages` say: at most a removal, then at most
-    an addition."""
+def _change(messages: Iterable[BaseMessage]) -> _Change:
     if isinstance(messages, (str, BaseMessage)) or not isinstance(messages, Iterable):
         raise InvalidInputError(
             f"add_messages takes a list of messages, not a {type(messages).__name__}; "
@@ -313,30 +222,14 @@ def _writes(messages: Iterable[BaseMessage]) -> list[tuple[str, tuple[Any, ...]]
             remove.clear()
             add.clear()
         else:
-            gone = message_id(message.id or "")
-            remove[gone] = None
-            add = [m for m in add if m.message_id != gone]
-    writes: list[tuple[str, tuple[Any, ...]]] = []
-    if clear:
-        writes.append(("clear", ()))
-    elif remove:
-        writes.append(("delete_message", tuple(remove)))
-    if add:
-        writes.append(("append", tuple(add)))
-    return writes
+            removed = message_id(message.id or "")
+            remove[removed] = None
+            add = [m for m in add if m.message_id != removed]
+    return _Change(clear, tuple(remove), add)
 
 
 def _as_window(window: Window | int | None) -> Window | None:
     return window if window is None or isinstance(window, Window) else Window(last=window)
-
-
-def _checked(store: Any) -> Store:
-    if not isinstance(store, Store):
-        raise InvalidInputError(
-            f"store is a tsmemory.Store or a URL, not a {type(store).__name__}; "
-            "open one with tsmemory.open_store"
-        )
-    return store
 
 
 # -- factories ---------------------------------------------------------------------------------
@@ -363,6 +256,15 @@ USER_HISTORY_FIELDS: Sequence[ConfigurableFieldSpec] = (
 """What `user_history_factory` takes, for ``history_factory_config=``."""
 
 
+def _check(store: Any, user_id: Any, ttl: Any) -> None:
+    if not isinstance(store, Store):
+        raise InvalidInputError(
+            f"store is a tsmemory.Store, not a {type(store).__name__}; "
+            "open one with tsmemory.open_store"
+        )
+    store.conversation("-", user_id=user_id, ttl=ttl)  # no I/O
+
+
 def history_factory(
     store: Store,
     *,
@@ -382,13 +284,11 @@ def history_factory(
     Raises:
         InvalidInputError: an argument is wrong; a URL is, because nobody would close what it opens.
     """
-    _checked(store).conversation("-", user_id=user_id, ttl=ttl)  # no I/O: only to check
+    _check(store, user_id, ttl)
     window = _as_window(window)
 
     def get_session_history(session_id: str) -> TSMemoryChatMessageHistory:
-        return TSMemoryChatMessageHistory(
-            session_id, store=store, user_id=user_id, window=window, ttl=ttl
-        )
+        return _RunHistory(session_id, store=store, user_id=user_id, window=window, ttl=ttl)
 
     return get_session_history
 
@@ -405,12 +305,10 @@ def user_history_factory(
             history_factory_config=USER_HISTORY_FIELDS,
         )
     """
-    _checked(store).conversation("-", ttl=ttl)
+    _check(store, _DEFAULT_USER, ttl)
     window = _as_window(window)
 
     def get_session_history(user_id: str, conversation_id: str) -> TSMemoryChatMessageHistory:
-        return TSMemoryChatMessageHistory(
-            conversation_id, store=store, user_id=user_id, window=window, ttl=ttl
-        )
+        return _RunHistory(conversation_id, store=store, user_id=user_id, window=window, ttl=ttl)
 
     return get_session_history

@@ -1,16 +1,13 @@
-"""What a chat store does with a conversation, written once for both colours.
-
-Each function is a generator: it yields the calls that it makes on the `Conversation`, is sent what
-they return, and returns its result. `run` makes them plainly, `arun` awaits their ``a`` twins.
+"""What a chat store does with a conversation, as typed steps: once for sync and async.
 
 Positions are those of the list that `get_messages` gives: of the transcript, or of its window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from difflib import SequenceMatcher
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import msgspec
 from llama_index.core.base.llms.types import ChatMessage
@@ -22,63 +19,38 @@ from tsmemory import (
     CorruptRecordError,
     InvalidInputError,
     Message,
+    Steps,
+    Store,
     Window,
 )
 
 __all__ = [
     "Policy",
     "add",
-    "arun",
     "delete_all",
     "delete_at",
     "get",
+    "keys",
     "read",
     "replace",
     "replace_rows",
-    "run",
 ]
 
-T = TypeVar("T")
 Policy: TypeAlias = "Window | int | None"
-_PAGE = 500  # messages a read: few round trips, bounded memory
-
-
-class Call(NamedTuple):
-    method: str
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}  # noqa: RUF012  # never changed
-
-
-Steps: TypeAlias = Generator[Call, Any, T]
-
-
-def run(chat: Conversation, steps: Steps[T]) -> T:
-    """Drive an operation with the plain methods of `chat`."""
-    answer = None
-    while True:
-        try:
-            call = steps.send(answer)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        answer = getattr(chat, call.method)(*call.args, **call.kwargs)
-
-
-async def arun(chat: Conversation, steps: Steps[T]) -> T:
-    """Same as `run`, with the asynchronous twins."""
-    answer = None
-    while True:
-        try:
-            call = steps.send(answer)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        answer = await getattr(chat, f"a{call.method}")(*call.args, **call.kwargs)
+_PAGE = 500  # messages per read: few round trips, bounded memory
 
 
 # -- reading -----------------------------------------------------------------------------------
 
 
 def get(chat: Conversation, policy: Policy) -> Steps[list[ChatMessage]]:
-    return [read(chat, m) for m in (yield from _view(policy))]
+    return [read(chat, m) for m in (yield from _view(chat, policy))]
+
+
+def keys(store: Store, user_id: str) -> Steps[list[str]]:
+    """The session ids of a user, the most recently active first."""
+    sessions = yield from store.steps.all_sessions(user_id=user_id)
+    return [session.session_id for session in sessions]
 
 
 def read(chat: Conversation, message: Message) -> ChatMessage:
@@ -99,22 +71,11 @@ def read(chat: Conversation, message: Message) -> ChatMessage:
         ) from error
 
 
-def _view(policy: Policy) -> Steps[list[Message]]:
+def _view(chat: Conversation, policy: Policy) -> Steps[list[Message]]:
     """What `get_messages` shows."""
     if policy is None:
-        return (yield from _transcript())
-    return (yield Call("window", (policy,)))  # type: ignore[no-any-return]
-
-
-def _transcript(**query: Any) -> Steps[list[Message]]:
-    found: list[Message] = []
-    cursor = None
-    while True:
-        page = yield Call("list_messages", (), {"limit": _PAGE, "cursor": cursor, **query})
-        found += page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            return found
+        return (yield from chat.steps.all_messages())
+    return (yield from chat.steps.window(policy)).messages
 
 
 def _is_stored(message: Message, view: Sequence[Message]) -> bool:
@@ -127,14 +88,16 @@ def _is_stored(message: Message, view: Sequence[Message]) -> bool:
 # -- adding ------------------------------------------------------------------------------------
 
 
-def add(policy: Policy, message: ChatMessage, position: int | None) -> Steps[None]:
+def add(
+    chat: Conversation, policy: Policy, message: ChatMessage, position: int | None
+) -> Steps[None]:
     new = to_neutral(message)
     if position is None:
-        yield Call("append", (new,))
+        yield from chat.steps.append(new)
         return
-    view = yield from _view(policy)
+    view = yield from _view(chat, policy)
     behind = view[_check_position(position) :]
-    yield from _insert([new], next((m for m in behind if _is_stored(m, view)), None))
+    yield from _insert(chat, [new], next((m for m in behind if _is_stored(m, view)), None))
 
 
 def _check_position(position: Any) -> int:
@@ -143,47 +106,32 @@ def _check_position(position: Any) -> int:
     return position
 
 
-def _insert(new: list[Message], anchor: Message | None) -> Steps[None]:
+def _insert(chat: Conversation, new: list[Message], anchor: Message | None) -> Steps[None]:
     """Write `new` right before `anchor`; at the end, where that is None.
 
     By giving them times between it and what stands before. Only where there is no room (a batch
     gets successive microseconds) the messages from `anchor` on move, by as little as can be.
     """
     if anchor is None:
-        yield Call("append", tuple(new))
+        yield from chat.steps.append(new)
         return
     end = anchor.create_time or 0
-    query = {"order": "desc", "created_to": end, "limit": _PAGE}
-    before = (yield Call("list_messages", (), query)).items
+    before = (yield from chat.steps.list_messages(order="desc", created_to=end, limit=_PAGE)).items
     at = next((i for i, m in enumerate(before) if m.message_id == anchor.message_id), -1)
     previous = next((m.create_time or 0 for m in before[at + 1 :]), max(-1, end - len(new) - 1))
-    placed = [_at(m, previous + 1 + i) for i, m in enumerate(new)]
+    placed = [msgspec.structs.replace(m, create_time=previous + 1 + i) for i, m in enumerate(new)]
     last = previous + len(new)
     if last >= end:
         # Those that share anchor's time and stand before it stay where they are.
         ahead = {m.message_id for m in before[at + 1 :]}
-        for message in (yield from _transcript(created_from=end)):
+        for message in (yield from chat.steps.all_messages(created_from=end)):
             if message.message_id in ahead:
                 continue
             if (message.create_time or 0) > last:
                 break
             last += 1
-            placed.append(_at(message, last))
-    yield Call("put_messages", (placed,))
-
-
-def _at(message: Message, time: int) -> Message:
-    return Message(
-        message.role,
-        message.content,
-        message.message_id,
-        time,
-        message.name,
-        message.tool_calls,
-        message.tool_call_id,
-        message.metadata,
-        message.extensions,
-    )
+            placed.append(msgspec.structs.replace(message, create_time=last))
+    yield from chat.steps.put_messages(placed)
 
 
 # -- replacing ---------------------------------------------------------------------------------
@@ -194,62 +142,63 @@ def replace(chat: Conversation, policy: Policy, messages: Sequence[ChatMessage])
 
     A message that stands in both lists keeps its record. What a window does not show stays.
     """
-    view = yield from _view(policy)
-    kept = align([read(chat, m) for m in view], messages)
-    held = {i for i, _ in kept}
-    gone = [m.message_id for i, m in enumerate(view) if i not in held and _is_stored(m, view)]
-    records = {j: view[i] for i, j in kept}
+    view = yield from _view(chat, policy)
+    pairs = align([read(chat, m) for m in view], messages)
+    kept = {i for i, _ in pairs}
+    removed = [m.message_id for i, m in enumerate(view) if i not in kept and _is_stored(m, view)]
+    records = {j: view[i] for i, j in pairs}
     new = {j: to_neutral(m) for j, m in enumerate(messages) if j not in records}
     if not new:
-        if gone:
-            yield Call("delete_message", tuple(gone))
+        if removed:
+            yield from chat.steps.delete_message(*removed)
         return
-    if not gone and min(new) >= len(records):
-        yield Call("append", tuple(new.values()))
+    if not removed and min(new) >= len(records):
+        yield from chat.steps.append(new.values())
         return
     if policy is None:
         whole = [records[j] if j in records else new[j] for j in range(len(messages))]
-        yield Call("replace", (whole,))
+        yield from chat.steps.replace(whole)
         return
-    yield from _rewrite(len(messages), records, new, gone, view)
+    yield from _rewrite(chat, len(messages), records, new, removed, view)
 
 
 def replace_rows(
     chat: Conversation, view: Sequence[Message], messages: Sequence[ChatMessage], **fields: Any
 ) -> Steps[None]:
     """Same as `replace`, where `view` was read already; what is new gets `fields`."""
-    kept = align([read(chat, m) for m in view], messages)
-    held = {i for i, _ in kept}
-    gone = [m.message_id for i, m in enumerate(view) if i not in held]
-    records = {j: view[i] for i, j in kept}
+    pairs = align([read(chat, m) for m in view], messages)
+    kept = {i for i, _ in pairs}
+    removed = [m.message_id for i, m in enumerate(view) if i not in kept]
+    records = {j: view[i] for i, j in pairs}
     new = {
         j: msgspec.structs.replace(to_neutral(m), **fields)
         for j, m in enumerate(messages)
         if j not in records
     }
-    yield from _rewrite(len(messages), records, new, gone, view)
+    yield from _rewrite(chat, len(messages), records, new, removed, view)
 
 
 def _rewrite(
+    chat: Conversation,
     length: int,
     records: dict[int, Message],
     new: dict[int, Message],
-    gone: list[str],
+    removed: list[str],
     view: Sequence[Message],
 ) -> Steps[None]:
     """Make of `view` the list of `length` that has `records` and `new` at their positions."""
     # In this order a crash in between leaves a message too many, never one too few.
-    run_: list[Message] = []
+    batch: list[Message] = []
     for j in range(length):
         if j in new:
-            run_.append(new[j])
-        elif run_ and _is_stored(records[j], view):
-            yield from _insert(run_, records[j])
-            run_ = []
-    if run_:
-        yield from _insert(run_, None)
-    if gone:
-        yield Call("delete_message", tuple(gone))
+            batch.append(new[j])
+        elif batch and _is_stored(records[j], view):
+            yield from _insert(chat, batch, records[j])
+            batch = []
+    if batch:
+        yield from _insert(chat, batch, None)
+    if removed:
+        yield from chat.steps.delete_message(*removed)
 
 
 def align(old: Sequence[ChatMessage], new: Sequence[ChatMessage]) -> list[tuple[int, int]]:
@@ -304,11 +253,13 @@ def delete_at(
     while True:
         if policy is None:
             # No more than is needed to see what stands there.
-            order, count = ("asc", position + 1) if position >= 0 else ("desc", -position)
-            page = yield Call("list_messages", (), {"order": order, "limit": count})
+            count = position + 1 if position >= 0 else -position
+            page = yield from chat.steps.list_messages(
+                order="asc" if position >= 0 else "desc", limit=count
+            )
             found: Message | None = page.items[-1] if len(page.items) == count else None
         else:
-            view = yield from _view(policy)
+            view = yield from _view(chat, policy)
             found = view[position] if -len(view) <= position < len(view) else None
             if found is not None and not _is_stored(found, view):
                 raise InvalidInputError(
@@ -318,21 +269,21 @@ def delete_at(
         if found is None:
             return None
         message = read(chat, found)
-        if (yield Call("delete_message", (found.message_id,))):
+        if (yield from chat.steps.delete_message(found.message_id)):
             return message
         if not again:
             return None
 
 
 def delete_all(chat: Conversation) -> Steps[list[ChatMessage] | None]:
-    """Remove the session; what it held, as far as it reads; None where there was none."""
-    found = yield from _transcript(on_error="skip")
-    there = bool(found) or (yield Call("session")) is not None
-    yield Call("delete")
+    """Remove the session; what it kept, as far as it reads; None where there was none."""
+    found = yield from chat.steps.all_messages(on_error="skip")
+    existed = bool(found) or (yield from chat.steps.session()) is not None
+    yield from chat.steps.delete()
     messages = []
     for message in found:
         try:
             messages.append(from_neutral(message))
         except InvalidInputError:  # a broken record must not keep its session from going
             continue
-    return messages if there else None
+    return messages if existed else None

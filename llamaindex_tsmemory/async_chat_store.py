@@ -9,28 +9,26 @@ A message that is archived out of turn says so itself, in its metadata (`STATUS`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from types import TracebackType
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 from llama_index.core.base.llms.types import ChatMessage
-from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.bridge.pydantic import Field
 from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
 
-from llamaindex_tsmemory import _operations as _do
+from llamaindex_tsmemory import _operations as operations
 from llamaindex_tsmemory._mapping import to_neutral
-from llamaindex_tsmemory.chat_store import reconnecting_url
+from llamaindex_tsmemory._serialisation import StoreFields
 from tsmemory import (
     ConflictError,
     Conversation,
     InvalidInputError,
     Message,
     Session,
+    Steps,
     Store,
     Window,
-    open_store,
-    redact_url,
 )
 from tsmemory.window import cut
 
@@ -41,16 +39,16 @@ MARK = "llamaindex_archived"
 STATUS = "llamaindex_status"
 """The key in a message's metadata, ``"archived"``, of one that is archived behind `MARK`."""
 
-_PAGE = 500  # messages a read: few round trips, bounded memory
+_PAGE = 500  # messages per read: few round trips, bounded memory
 _ATTEMPTS = 100
 """How often archiving begins again when others write to the session in between."""
 _Dict: TypeAlias = dict[str, Any]
-_Place: TypeAlias = "tuple[int, str]"
-_START: _Place = (-1, "")
+_Position: TypeAlias = "tuple[int, str]"
+_START: _Position = (-1, "")
 _WHOLE = Window(system="in_place")
 
 
-class TSMemoryAsyncChatStore(AsyncDBChatStore):
+class TSMemoryAsyncChatStore(StoreFields, AsyncDBChatStore):
     """Conversations of one user, for LlamaIndex's `Memory`.
 
     ``Memory.from_defaults(session_id=…, chat_store=TSMemoryAsyncChatStore(…))``. A key is a session
@@ -77,14 +75,7 @@ class TSMemoryAsyncChatStore(AsyncDBChatStore):
     where an argument is wrong, before anything is written.
     """
 
-    url: str | None = Field(default=None, description="The store's URL, without secrets.")
-    user_id: str = Field(default="default", description="Whose sessions.")
-    ttl: float | None = Field(default=None, description="Seconds a session lives after a write.")
     repair: bool = Field(default=True, description="Leave orphans out of the active messages.")
-    options: tuple[str, ...] = Field(default=(), description="Options given beside the URL.")
-
-    _store: Store = PrivateAttr()
-    _owned: bool = PrivateAttr(default=False)
 
     def __init__(
         self,
@@ -96,27 +87,7 @@ class TSMemoryAsyncChatStore(AsyncDBChatStore):
         url: str | None = None,
         options: Sequence[str] = (),
     ) -> None:
-        opened = not isinstance(store, Store)
-        if not isinstance(store, Store):
-            url = reconnecting_url(url, options, self.class_name()) if store is None else store
-            store = open_store(url)
-        try:
-            # Checks the ids and the time to live, before anything is kept.
-            store.conversation("any", user_id=user_id, ttl=ttl)
-        except InvalidInputError:
-            if opened:
-                store.close()
-            raise
-        shown = redact_url(url) if opened and url is not None else None
-        fields: _Dict = {"url": shown, "user_id": user_id, "ttl": ttl, "repair": repair}
-        super().__init__(**fields)
-        self._store = store
-        self._owned = opened
-
-    @classmethod
-    def class_name(cls) -> str:
-        """The name in serialised form."""
-        return "TSMemoryAsyncChatStore"
+        self._connect(store, url, options, user_id, ttl, repair=repair)
 
     @classmethod
     def from_url(
@@ -141,9 +112,7 @@ class TSMemoryAsyncChatStore(AsyncDBChatStore):
             InvalidInputError: an unknown scheme or option, or another argument that is wrong.
             MissingDependencyError: the engine's driver is not installed.
         """
-        made = cls(open_store(url, **options), user_id=user_id, ttl=ttl, repair=repair)
-        made.url, made.options, made._owned = redact_url(url), tuple(sorted(options)), True
-        return made
+        return cls._from_url(url, options, user_id=user_id, ttl=ttl, repair=repair)
 
     @classmethod
     def from_store(
@@ -159,18 +128,7 @@ class TSMemoryAsyncChatStore(AsyncDBChatStore):
         Raises:
             InvalidInputError: an argument is wrong.
         """
-        if not isinstance(store, Store):
-            raise InvalidInputError(f"from_store takes a tsmemory.Store, not {type(store)}")
-        return cls(store, user_id=user_id, ttl=ttl, repair=repair)
-
-    @property
-    def store(self) -> Store:
-        """The store that the sessions are in."""
-        return self._store
-
-    def conversation(self, key: str) -> Conversation:
-        """The session, with everything that tsmemory can do with it."""
-        return self._store.conversation(key, user_id=self.user_id, ttl=self.ttl)
+        return cls._from_store(store, user_id=user_id, ttl=ttl, repair=repair)
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -191,8 +149,8 @@ class TSMemoryAsyncChatStore(AsyncDBChatStore):
             offset: how many to pass over; a negative one counts from the end.
         """
         chat = self.conversation(key)
-        rows = await self._rows(chat, _checked(status), _size("limit", limit), _offset(offset))
-        return [_do.read(chat, m) for m in rows]
+        rows = self._rows(chat, _checked(status), _size("limit", limit), _offset(offset))
+        return [operations.read(chat, m) for m in await self._store.arun(rows)]
 
     async def count_messages(
         self, key: str, status: MessageStatus | None = MessageStatus.ACTIVE
@@ -201,11 +159,11 @@ class TSMemoryAsyncChatStore(AsyncDBChatStore):
         chat = self.conversation(key)
         if _checked(status) is None:
             return await chat.acount()
-        return len(await self._rows(chat, status))
+        return len(await self._store.arun(self._rows(chat, status)))
 
     async def get_keys(self) -> list[str]:
         """The session ids of this user, the most recently active first."""
-        return [s.session_id async for s in self._store.aiter_sessions(user_id=self.user_id)]
+        return await self._store.arun(operations.keys(self._store, self.user_id))
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -239,8 +197,17 @@ class TSMemoryAsyncChatStore(AsyncDBChatStore):
         """
         chat = self.conversation(key)
         fields = _status_fields(status)
-        rows = await self._rows(chat, status)
-        await _do.arun(chat, _do.replace_rows(chat, rows, _listed(messages), **fields))
+        await self._store.arun(self._set(chat, status, _listed(messages), fields))
+
+    def _set(
+        self,
+        chat: Conversation,
+        status: MessageStatus,
+        messages: list[ChatMessage],
+        fields: _Dict,
+    ) -> Steps[None]:
+        rows = yield from self._rows(chat, status)
+        yield from operations.replace_rows(chat, rows, messages, **fields)
 
     async def delete_message(self, key: str, idx: int) -> ChatMessage | None:
         """Remove the message at *position* `idx` of what ``get_messages(key)`` gives.
@@ -256,12 +223,15 @@ class TSMemoryAsyncChatStore(AsyncDBChatStore):
         """
         if not isinstance(idx, int):
             raise InvalidInputError(f"idx is an int, not {type(idx).__name__}")
-        chat = self.conversation(key)
-        rows = await self._rows(chat, MessageStatus.ACTIVE)
+        return await self._store.arun(self._delete_at(self.conversation(key), idx))
+
+    def _delete_at(self, chat: Conversation, idx: int) -> Steps[ChatMessage | None]:
+        rows = yield from self._rows(chat, MessageStatus.ACTIVE)
         if not -len(rows) <= idx < len(rows):
             return None
-        message = _do.read(chat, rows[idx])
-        return message if await chat.adelete_message(rows[idx].message_id) else None
+        message = operations.read(chat, rows[idx])
+        deleted = yield from chat.steps.delete_message(rows[idx].message_id)
+        return message if deleted else None
 
     async def delete_messages(self, key: str, status: MessageStatus | None = None) -> None:
         """Remove the messages of a status; None removes the session, with all that it has."""
@@ -269,17 +239,22 @@ class TSMemoryAsyncChatStore(AsyncDBChatStore):
         if _checked(status) is None:
             await chat.adelete()
             return
+        await self._store.arun(self._delete_all(chat, status))
+
+    def _delete_all(self, chat: Conversation, status: MessageStatus | None) -> Steps[None]:
         # Orphans too: nothing of what is active is to be left.
-        stored, _ = await self._stored(chat, status)
-        await chat.adelete_message(*(m.message_id for m in stored))
+        stored, _ = yield from self._stored(chat, status)
+        yield from chat.steps.delete_message(*(m.message_id for m in stored))
 
     async def delete_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
         """Remove the oldest n active messages from the transcript, and return them."""
-        chat = self.conversation(key)
-        rows = (await self._rows(chat, MessageStatus.ACTIVE))[: _size("n", n)]
-        found = [_do.read(chat, m) for m in rows]
-        await chat.adelete_message(*(m.message_id for m in rows))
-        return found
+        return await self._store.arun(self._delete_oldest(self.conversation(key), _size("n", n)))
+
+    def _delete_oldest(self, chat: Conversation, most: int | None) -> Steps[list[ChatMessage]]:
+        rows = (yield from self._rows(chat, MessageStatus.ACTIVE))[:most]
+        messages = [operations.read(chat, m) for m in rows]
+        yield from chat.steps.delete_message(*(m.message_id for m in rows))
+        return messages
 
     async def archive_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
         """Archive the oldest n active messages, and return them. They stay in the transcript.
@@ -287,65 +262,69 @@ class TSMemoryAsyncChatStore(AsyncDBChatStore):
         Raises:
             ConflictError: others wrote to the session at every one of 100 attempts.
         """
-        chat = self.conversation(key)
-        most = _size("n", n)
-        for _ in range(_ATTEMPTS):
-            stored, session = await self._stored(chat, MessageStatus.ACTIVE)
+        return await self._store.arun(self._archive(self.conversation(key), _size("n", n)))
+
+    def _archive(self, chat: Conversation, most: int | None) -> Steps[list[ChatMessage]]:
+        for attempt in range(1, _ATTEMPTS + 1):
+            stored, session = yield from self._stored(chat, MessageStatus.ACTIVE)
             shown = self._shown(stored)
-            gone = shown[:most]
-            if not gone or session is None:
+            archived = shown[:most]
+            if not archived or session is None:
                 return []
-            end = min((_place(m) for m in shown[len(gone) :]), default=None)
-            mark = max((p for p in map(_place, stored) if end is None or p < end), default=_START)
-            # Results stand behind their call in the view, and may stand behind others in the store.
-            late = {m.message_id for m in gone if _place(m) > mark}
+            end = min((_position(m) for m in shown[len(archived) :]), default=None)
+            before = (p for p in map(_position, stored) if end is None or p < end)
+            mark = max(before, default=_START)
             try:
                 if mark > _START:
                     # What others append meanwhile stands behind the mark; what they archive does
                     # not, so the version has to hold.
-                    await chat.aupdate_session(
+                    yield from chat.steps.update_session(
                         metadata={MARK: list(mark)}, if_version=session.version
                     )
-            except ConflictError as error:
-                conflict = error
+            except ConflictError:
+                if attempt == _ATTEMPTS:
+                    raise
                 continue
+            # Results stand behind their call in the view, and may stand behind others in the store.
+            late = {m.message_id for m in archived if _position(m) > mark}
             if late:
-                await chat.aput_messages([_archived(m) for m in stored if m.message_id in late])
-            return [_do.read(chat, m) for m in gone]
-        raise conflict
+                marked = [_archived(m) for m in stored if m.message_id in late]
+                yield from chat.steps.put_messages(marked)
+            return [operations.read(chat, m) for m in archived]
+        raise AssertionError("the last attempt returns or raises")
 
     # -- what is of a status -------------------------------------------------------------------
 
-    async def _rows(
+    def _rows(
         self,
         chat: Conversation,
         status: MessageStatus | None,
         limit: int | None = None,
         offset: int = 0,
-    ) -> list[Message]:
+    ) -> Steps[list[Message]]:
         """What `get_messages` gives, as records."""
         if status is MessageStatus.ACTIVE:
-            stored, _ = await self._stored(chat, status)
+            stored, _ = yield from self._stored(chat, status)
             rows = self._shown(stored)
         elif offset >= 0:
             most = None if limit is None else offset + limit
-            rows, _ = await self._stored(chat, status, most=most)
+            rows, _ = yield from self._stored(chat, status, most=most)
         else:
-            rows, _ = await self._stored(chat, status, most=-offset, newest=True)
+            rows, _ = yield from self._stored(chat, status, most=-offset, newest=True)
         start = offset if offset >= 0 else max(0, len(rows) + offset)
         return rows[start:] if limit is None else rows[start : start + limit]
 
-    async def _stored(
+    def _stored(
         self,
         chat: Conversation,
         status: MessageStatus | None,
         *,
         most: int | None = None,
         newest: bool = False,
-    ) -> tuple[list[Message], Session | None]:
+    ) -> Steps[tuple[list[Message], Session | None]]:
         """The records of a status in reading order, and the session as it was before they were
         read: the oldest `most`, or the newest."""
-        session = await chat.asession()
+        session = yield from chat.steps.session()
         found: list[Message] = []
         if session is None or most == 0:
             return found, session
@@ -356,7 +335,7 @@ class TSMemoryAsyncChatStore(AsyncDBChatStore):
         query["limit"] = _PAGE if most is None else min(_PAGE, most)
         cursor = None
         while True:
-            page = await chat.alist_messages(**query, cursor=cursor)
+            page = yield from chat.steps.list_messages(**query, cursor=cursor)
             found += (m for m in page.items if status is None or _status(m, mark) is status)
             cursor = page.next_cursor
             if cursor is None or (most is not None and len(found) >= most):
@@ -371,88 +350,20 @@ class TSMemoryAsyncChatStore(AsyncDBChatStore):
         report = cut(rows, (), _WHOLE, complete=True, explain=False)
         return rows if report is None else report.messages
 
-    # -- serialisation -----------------------------------------------------------------------
 
-    def to_dict(self) -> _Dict:
-        """What `from_dict` makes a chat store of: no secret, and no message."""
-        return {**self.model_dump(), "class_name": self.class_name()}
-
-    @classmethod
-    def from_dict(cls, data: _Dict, **kwargs: Any) -> TSMemoryAsyncChatStore:
-        """The chat store that `to_dict` wrote, connected again.
-
-        Args:
-            data: what it wrote.
-            kwargs: instead of what is there: ``store=``, where the URL has secrets or a Store was
-                given.
-
-        Raises:
-            InvalidInputError: there is nothing to connect to; says what to give.
-        """
-        fields = {k: v for k, v in data.items() if k != "class_name"}
-        return cls(**{**fields, **kwargs})
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        # As to_dict: a store's connections do not travel, and its URL must not with its secrets.
-        return type(self).from_dict, (self.to_dict(),)
-
-    def __copy__(self) -> TSMemoryAsyncChatStore:
-        made = type(self)(self._store, user_id=self.user_id, ttl=self.ttl, repair=self.repair)
-        made.url, made.options = self.url, self.options
-        return made
-
-    def __deepcopy__(self, memo: Any = None) -> TSMemoryAsyncChatStore:
-        """The same store: frameworks copy deeply what they only want to keep apart."""
-        return self.__copy__()
-
-    # -- closing -----------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Close the store, if this opened it. Idempotent."""
-        if self._owned:
-            self._store.close()
-
-    async def aclose(self) -> None:
-        """Same as `close`, for asyncio; closes both colours."""
-        if self._owned:
-            await self._store.aclose()
-
-    def __enter__(self) -> TSMemoryAsyncChatStore:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> TSMemoryAsyncChatStore:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-
-def _place(message: Message) -> _Place:
+def _position(message: Message) -> _Position:
     return (message.create_time or 0, message.message_id)
 
 
-def _mark(session: Session) -> _Place:
+def _mark(session: Session) -> _Position:
     found = session.metadata.get(MARK)
     if isinstance(found, (list, tuple)) and len(found) == 2:
         return (int(found[0]), str(found[1]))
     return _START
 
 
-def _status(message: Message, mark: _Place) -> MessageStatus:
-    archived = _place(message) <= mark or message.metadata.get(STATUS) == "archived"
+def _status(message: Message, mark: _Position) -> MessageStatus:
+    archived = _position(message) <= mark or message.metadata.get(STATUS) == "archived"
     return MessageStatus.ARCHIVED if archived else MessageStatus.ACTIVE
 
 

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from llama_index.core.base.llms.types import ChatMessage
-from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
+from llama_index.core.bridge.pydantic import Field, field_serializer
 from llama_index.core.storage.chat_store import loading
 from llama_index.core.storage.chat_store.base import BaseChatStore
 
-from llamaindex_tsmemory import _operations as _do
-from tsmemory import (
-    Conversation,
-    InvalidInputError,
-    Store,
-    Window,
-    count_tokens,
-    open_store,
-    redact_url,
-)
+from llamaindex_tsmemory import _operations as operations
+from llamaindex_tsmemory._serialisation import URL_VARIABLE, StoreFields, reconnecting_url
+from tsmemory import InvalidInputError, Store, Window, count_tokens
 
 __all__ = ["URL_VARIABLE", "TSMemoryChatStore", "reconnecting_url"]
-
-URL_VARIABLE = "TSMEMORY_URL"
-"""The environment variable that gives the URL, with its secrets, to a chat store that is read back
-from where secrets are not written."""
 
 _Dict: TypeAlias = dict[str, Any]  # BaseComponent has a method of that name
 _WINDOW_DEFAULTS: _Dict = {
@@ -40,11 +27,11 @@ _WINDOW_DEFAULTS: _Dict = {
 }
 
 
-class TSMemoryChatStore(BaseChatStore):
+class TSMemoryChatStore(StoreFields, BaseChatStore):
     """Conversations of one user, for `ChatMemoryBuffer` and every other taker of a chat store.
 
-    A key is a session id. Every method stands in both colours; the asynchronous ones never block
-    the event loop. All of them may raise the errors of `tsmemory`: `BackendError` and its kinds
+    A key is a session id. Every method is there for sync and async; async ones never block the
+    event loop. All of them may raise the errors of `tsmemory`: `BackendError` and its kinds
     where the engine fails, `CorruptRecordError` where a stored record does not read, and
     `InvalidInputError` (a `ValueError`) where an argument is wrong, before anything is written.
 
@@ -64,20 +51,13 @@ class TSMemoryChatStore(BaseChatStore):
     back opens it again. Where it had secrets, or a Store was given, set the environment variable
     ``TSMEMORY_URL``, or give the store: ``TSMemoryChatStore.from_dict(data, store=store)``.
 
-    A context manager in both colours: leaving it closes a store that this opened from a URL.
+    A context manager, sync and async: leaving it closes a store that this opened from a URL.
 
     Raises:
         InvalidInputError: no store, or another argument that is wrong.
     """
 
-    url: str | None = Field(default=None, description="The store's URL, without secrets.")
-    user_id: str = Field(default="default", description="Whose sessions.")
     window: Any = Field(default=None, description="What get_messages shows: int, Window or None.")
-    ttl: float | None = Field(default=None, description="Seconds a session lives after a write.")
-    options: tuple[str, ...] = Field(default=(), description="Options given beside the URL.")
-
-    _store: Store = PrivateAttr()
-    _owned: bool = PrivateAttr(default=False)
 
     def __init__(
         self,
@@ -89,23 +69,7 @@ class TSMemoryChatStore(BaseChatStore):
         url: str | None = None,
         options: Sequence[str] = (),
     ) -> None:
-        window = _as_window(window)
-        opened = not isinstance(store, Store)
-        if not isinstance(store, Store):
-            url = reconnecting_url(url, options, "TSMemoryChatStore") if store is None else store
-            store = open_store(url)
-        # Checks the ids and the time to live, before anything is kept.
-        store.conversation("any", user_id=user_id, ttl=ttl)
-        shown = redact_url(url) if opened and url is not None else None
-        fields: _Dict = {"url": shown, "user_id": user_id, "window": window, "ttl": ttl}
-        super().__init__(**fields)
-        self._store = store
-        self._owned = opened
-
-    @classmethod
-    def class_name(cls) -> str:
-        """The name in serialised form."""
-        return "TSMemoryChatStore"
+        self._connect(store, url, options, user_id, ttl, window=_as_window(window))
 
     @classmethod
     def from_url(
@@ -130,9 +94,7 @@ class TSMemoryChatStore(BaseChatStore):
             InvalidInputError: an unknown scheme or option, or another argument that is wrong.
             MissingDependencyError: the engine's driver is not installed.
         """
-        made = cls(open_store(url, **options), user_id=user_id, window=window, ttl=ttl)
-        made.url, made.options, made._owned = redact_url(url), tuple(sorted(options)), True
-        return made
+        return cls._from_url(url, options, user_id=user_id, window=window, ttl=ttl)
 
     @classmethod
     def from_store(
@@ -148,17 +110,7 @@ class TSMemoryChatStore(BaseChatStore):
         Raises:
             InvalidInputError: an argument is wrong.
         """
-        if not isinstance(store, Store):
-            raise InvalidInputError(f"from_store takes a tsmemory.Store, not {type(store)}")
-        return cls(store, user_id=user_id, window=window, ttl=ttl)
-
-    @property
-    def store(self) -> Store:
-        """The store that the sessions are in."""
-        return self._store
-
-    def _chat(self, key: str) -> Conversation:
-        return self._store.conversation(key, user_id=self.user_id, ttl=self.ttl)
+        return cls._from_store(store, user_id=user_id, window=window, ttl=ttl)
 
     # -- the chat store ----------------------------------------------------------------------
 
@@ -169,33 +121,33 @@ class TSMemoryChatStore(BaseChatStore):
         that another framework keeps in it. With a `window`, `messages` replace what the window
         shows, and what it does not show stays.
         """
-        chat = self._chat(key)
-        _do.run(chat, _do.replace(chat, self.window, _listed(messages)))
+        chat = self.conversation(key)
+        self._store.run(operations.replace(chat, self.window, _listed(messages)))
 
     async def aset_messages(self, key: str, messages: Sequence[ChatMessage]) -> None:
         """Same as `set_messages`, for asyncio."""
-        chat = self._chat(key)
-        await _do.arun(chat, _do.replace(chat, self.window, _listed(messages)))
+        chat = self.conversation(key)
+        await self._store.arun(operations.replace(chat, self.window, _listed(messages)))
 
     def get_messages(self, key: str) -> list[ChatMessage]:
         """The conversation, or its window; empty where there is none. The list is yours."""
-        chat = self._chat(key)
-        return _do.run(chat, _do.get(chat, self.window))
+        chat = self.conversation(key)
+        return self._store.run(operations.get(chat, self.window))
 
     async def aget_messages(self, key: str) -> list[ChatMessage]:
         """Same as `get_messages`, for asyncio."""
-        chat = self._chat(key)
-        return await _do.arun(chat, _do.get(chat, self.window))
+        chat = self.conversation(key)
+        return await self._store.arun(operations.get(chat, self.window))
 
     def add_message(self, key: str, message: ChatMessage, idx: int | None = None) -> None:
         """Add a message at the end, or before position `idx`, as ``list.insert`` takes it."""
-        _do.run(self._chat(key), _do.add(self.window, message, idx))
+        self._store.run(operations.add(self.conversation(key), self.window, message, idx))
 
     async def async_add_message(
         self, key: str, message: ChatMessage, idx: int | None = None
     ) -> None:
         """Same as `add_message`, for asyncio."""
-        await _do.arun(self._chat(key), _do.add(self.window, message, idx))
+        await self._store.arun(operations.add(self.conversation(key), self.window, message, idx))
 
     def delete_messages(self, key: str) -> list[ChatMessage] | None:
         """Remove the session, whatever a window shows of it.
@@ -204,13 +156,13 @@ class TSMemoryChatStore(BaseChatStore):
             Every message it held, less those whose record does not read; None where there was no
             such session.
         """
-        chat = self._chat(key)
-        return _do.run(chat, _do.delete_all(chat))
+        chat = self.conversation(key)
+        return self._store.run(operations.delete_all(chat))
 
     async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
         """Same as `delete_messages`, for asyncio."""
-        chat = self._chat(key)
-        return await _do.arun(chat, _do.delete_all(chat))
+        chat = self.conversation(key)
+        return await self._store.arun(operations.delete_all(chat))
 
     def delete_message(self, key: str, idx: int) -> ChatMessage | None:
         """Remove the message at position `idx` of what `get_messages` gives.
@@ -221,34 +173,34 @@ class TSMemoryChatStore(BaseChatStore):
         Returns:
             The message; None where there is none at `idx`, or another writer removed it first.
         """
-        chat = self._chat(key)
-        return _do.run(chat, _do.delete_at(chat, self.window, idx))
+        chat = self.conversation(key)
+        return self._store.run(operations.delete_at(chat, self.window, idx))
 
     async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
         """Same as `delete_message`, for asyncio."""
-        chat = self._chat(key)
-        return await _do.arun(chat, _do.delete_at(chat, self.window, idx))
+        chat = self.conversation(key)
+        return await self._store.arun(operations.delete_at(chat, self.window, idx))
 
     def delete_last_message(self, key: str) -> ChatMessage | None:
         """Remove the last message of what `get_messages` gives, and return it; None if empty.
 
         Of two writers that do so at once, each removes another message.
         """
-        chat = self._chat(key)
-        return _do.run(chat, _do.delete_at(chat, self.window, -1, again=True))
+        chat = self.conversation(key)
+        return self._store.run(operations.delete_at(chat, self.window, -1, again=True))
 
     async def adelete_last_message(self, key: str) -> ChatMessage | None:
         """Same as `delete_last_message`, for asyncio."""
-        chat = self._chat(key)
-        return await _do.arun(chat, _do.delete_at(chat, self.window, -1, again=True))
+        chat = self.conversation(key)
+        return await self._store.arun(operations.delete_at(chat, self.window, -1, again=True))
 
     def get_keys(self) -> list[str]:
         """The session ids of this user, the most recently active first."""
-        return [s.session_id for s in self._store.iter_sessions(user_id=self.user_id)]
+        return self._store.run(operations.keys(self._store, self.user_id))
 
     async def aget_keys(self) -> list[str]:
         """Same as `get_keys`, for asyncio."""
-        return [s.session_id async for s in self._store.aiter_sessions(user_id=self.user_id)]
+        return await self._store.arun(operations.keys(self._store, self.user_id))
 
     # -- serialisation -----------------------------------------------------------------------
 
@@ -265,53 +217,6 @@ class TSMemoryChatStore(BaseChatStore):
             counter = window.token_counter
             found["token_counter"] = getattr(counter, "__qualname__", type(counter).__qualname__)
         return found
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        # As to_dict: a store's connections do not travel, and its URL must not with its secrets.
-        return type(self).from_dict, (self.to_dict(),)
-
-    def __copy__(self) -> TSMemoryChatStore:
-        made = type(self)(self._store, user_id=self.user_id, window=self.window, ttl=self.ttl)
-        made.url, made.options = self.url, self.options
-        return made
-
-    def __deepcopy__(self, memo: Any = None) -> TSMemoryChatStore:
-        """The same store: frameworks copy deeply what they only want to keep apart."""
-        return self.__copy__()
-
-    # -- closing -----------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Close the store, if this opened it. Idempotent."""
-        if self._owned:
-            self._store.close()
-
-    async def aclose(self) -> None:
-        """Same as `close`, for asyncio; closes both colours."""
-        if self._owned:
-            await self._store.aclose()
-
-    def __enter__(self) -> TSMemoryChatStore:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> TSMemoryChatStore:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
 
 def _listed(messages: Any) -> list[ChatMessage]:
@@ -339,25 +244,6 @@ def _as_window(window: Any) -> Window | int | None:
             raise InvalidInputError(f"window: {error}") from error
     Window(last=window)  # says what is wrong with it
     return int(window)
-
-
-def reconnecting_url(url: str | None, options: Sequence[str], name: str) -> str:
-    """The URL that a store class called `name`, read back from serialised form, opens."""
-    if url is not None and "***" not in url and not options:
-        return url
-    found = os.environ.get(URL_VARIABLE)
-    if found:
-        return found
-    if url is None:
-        why = "there is no URL to open a store at"
-    elif options:
-        why = f"the store was opened with options beside its URL ({', '.join(options)})"
-    else:
-        why = f"the URL {redact_url(url)} was written without its secrets"
-    raise InvalidInputError(
-        f"{why}; set the environment variable {URL_VARIABLE}, or give the store: "
-        f"{name}.from_dict(data, store=…), a tsmemory.Store or a URL"
-    )
 
 
 # So that ChatMemoryBuffer.from_dict and from_string find it; llama-index-core has no other way.

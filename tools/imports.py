@@ -28,7 +28,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "tools": (
         "tsmemory.testing", "tsmemory.transfer", "tsmemory.otel",
     ),
-    "public": ("tsmemory.__init__", "tsmemory.registry"),
+    "public": ("tsmemory.__init__", "tsmemory.adapters", "tsmemory.registry"),
     "store": (
         "tsmemory.store", "tsmemory.conversation", "tsmemory.conversation_async",
         "tsmemory.searching", "tsmemory.runner",

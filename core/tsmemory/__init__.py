@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from tsmemory.conversation import Conversation
 from tsmemory.engine.records import UNSET
+from tsmemory.engine.steps import Steps
 from tsmemory.engine.urls import redact_url
 from tsmemory.errors import (
     AuthenticationError,
@@ -71,6 +72,7 @@ __all__ = [
     "Session",
     "SessionHit",
     "Stats",
+    "Steps",
     "Store",
     "TSMemoryError",
     "ThrottledError",

@@ -363,7 +363,7 @@ def test_the_event_loop_is_not_blocked_and_no_thread_runs_sync_methods(
 ) -> None:
     chats = TSMemoryChatStore(store)
     for name in ("run", "to_thread"):
-        target = "llamaindex_tsmemory._operations.run" if name == "run" else "asyncio.to_thread"
+        target = "tsmemory.runner.Runner.run" if name == "run" else "asyncio.to_thread"
         if name == "to_thread" and "sqlite" in repr(store).lower():
             continue  # the engine's own worker thread
         monkeypatch.setattr(target, lambda *_, name=name: pytest.fail(f"{name} was called"))

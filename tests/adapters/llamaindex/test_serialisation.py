@@ -124,7 +124,8 @@ def test_the_real_url_is_opened_and_only_the_shown_one_kept(
         opened.append(url)
         return open_store("memory:")
 
-    monkeypatch.setattr("llamaindex_tsmemory.chat_store.open_store", opening)
+    for module in ("tsmemory.adapters", "llamaindex_tsmemory._serialisation"):
+        monkeypatch.setattr(f"{module}.open_store", opening)
     secret = f"redis://:{SECRET}@host/0"
     for chats in (
         TSMemoryChatStore(secret),

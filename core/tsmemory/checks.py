@@ -51,6 +51,8 @@ def check_id(what: str, value: Any) -> str:
     Raises:
         InvalidInputError: it is not.
     """
+    if type(value) is str and value.isascii() and 0 < len(value) <= MAX_ID_BYTES:
+        return value
     value = as_id(value)
     if not isinstance(value, str):
         raise InvalidInputError(
@@ -148,7 +150,8 @@ def _check_message(message: Message) -> None:
             raise InvalidInputError("a tool call's arguments are a dict, or text if they must be")
     if message.create_time is not None and type(message.create_time) is not int:
         raise InvalidInputError("create_time is an int, µs since the epoch, or None")
-    micros("create_time", message.create_time)
+    if message.create_time is not None:
+        micros("create_time", message.create_time)
 
 
 def check_storable(message: Message, **changes: Any) -> None:

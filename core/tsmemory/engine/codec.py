@@ -83,11 +83,7 @@ def _decode(data: bytes, kind: type[T], decode: Callable[[bytes], T]) -> T:
         raise ValueError("nested too deep") from None
 
 
-def _check_version(version: int) -> None:
-    if version != VERSION:
-        raise ValueError(f"written in format {version}; this release reads format {VERSION}")
-
-
+_OTHER_VERSION = "written in format {}; this release reads format {}"
 _ESCAPED_MARK = b'{"v":1,"escaped":'
 
 # -- messages --------------------------------------------------------------------------------
@@ -138,7 +134,8 @@ def decode_message(data: bytes, message_id: str, create_time: int) -> Message:
         ValueError: `data` is no such body (msgspec's errors are subclasses).
     """
     body = _decode(data, _Body, _decode_body)
-    _check_version(body.v)
+    if body.v != VERSION:
+        raise ValueError(_OTHER_VERSION.format(body.v, VERSION))
     content, calls = body.content, body.tool_calls
     metadata, extensions = body.metadata, body.extensions
     if b'"$' in data:
@@ -177,7 +174,8 @@ def decode_session(data: bytes) -> tuple[str | None, str | None, dict[str, Any]]
         ValueError: `data` is no such body.
     """
     body = _decode(data, _SessionBody, _decode_session_body)
-    _check_version(body.v)
+    if body.v != VERSION:
+        raise ValueError(_OTHER_VERSION.format(body.v, VERSION))
     metadata = restored(body.metadata) if b'"$' in data else body.metadata
     return body.title, body.summary, metadata
 

@@ -131,7 +131,8 @@ class ConversationSteps(ConversationSearchSteps):
         batch = checks.check_messages(checks.flattened(messages))
         if if_version is not None:
             checks.check_size("if_version", if_version)
-        check_duplicates(batch)
+        if len(batch) > 1:
+            check_duplicates(batch)
         return batch
 
     def _appending(self, batch: tuple[Message, ...], if_version: int | None) -> Change:

@@ -21,7 +21,16 @@ from typing import Any, TypeVar
 
 from tsmemory.engine.contract import Backend
 from tsmemory.engine.log import hashed
-from tsmemory.engine.records import Change, Decide, Key, MessageQuery, Outcome, Read, SessionQuery
+from tsmemory.engine.records import (
+    Change,
+    Decide,
+    Finding,
+    Key,
+    MessageQuery,
+    Outcome,
+    Read,
+    SessionQuery,
+)
 from tsmemory.engine.search import Candidates, Searchable, SearchQuery
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError, MissingDependencyError
@@ -199,6 +208,9 @@ class _TracedBackend(Backend):
 
     def verify(self) -> Steps[list[Problem]]:
         return self._observe("verify", self._inner.verify())
+
+    def check_server(self) -> Steps[list[Finding]]:
+        return self._observe("check_server", self._inner.check_server())
 
     def compact(self, key: Key) -> Steps[int]:
         return self._observe("compact", self._inner.compact(key), key)

@@ -81,6 +81,7 @@ def _look(store: Store, checks: list[Check], write: bool) -> None:
     existing(store)
     store.list_sessions(limit=1, on_error="skip")
     checks.append(Check("reach", True, "answers, and is set up"))
+    checks += [Check(*finding) for finding in store.run(store.backend.check_server())]
     capabilities = store.backend.capabilities
     checks += [
         Check("atomic_batches", True, capabilities.atomic),

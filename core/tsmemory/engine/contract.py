@@ -37,6 +37,7 @@ from tsmemory.engine.records import (
     Capabilities,
     Change,
     Decide,
+    Finding,
     Key,
     MessageQuery,
     Outcome,
@@ -155,6 +156,11 @@ class Backend(ABC):
     @abstractmethod
     def verify(self) -> Steps[list[Problem]]:
         """Read everything, expired sessions too, and name what is broken."""
+
+    def check_server(self) -> Steps[list[Finding]]:
+        """Look at how the server is set up: what `tsmemory doctor` shows."""
+        return []
+        yield  # a generator, though it never yields
 
     def compact(self, key: Key) -> Steps[int]:
         """Reclaim what deleted messages of the session still occupy: bytes freed."""

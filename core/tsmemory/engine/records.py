@@ -15,8 +15,8 @@ from tsmemory.filters import Filter
 from tsmemory.model import Message, Session
 
 __all__ = [
-    "UNSET", "Capabilities", "Change", "Decide", "Key", "MessageQuery", "Outcome", "Position",
-    "Read", "SessionPatch", "SessionQuery", "Snapshot", "Unset",
+    "UNSET", "Capabilities", "Change", "Decide", "Finding", "Key", "MessageQuery", "Outcome",
+    "Position", "Read", "SessionPatch", "SessionQuery", "Snapshot", "Unset",
 ]  # fmt: skip
 
 UNSET = msgspec.UNSET
@@ -122,6 +122,16 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds: the session's time to live from now on, if anything changes at all."""
     default_ttl: float | None = None
     """Seconds, for a session that this change begins."""
+
+
+class Finding(NamedTuple):
+    """Something about a server's set-up."""
+
+    name: str
+    ok: bool
+    """False: it puts data at risk."""
+    value: str
+    """What was found, and what it means where it is not ok."""
 
 
 class Outcome(NamedTuple):

@@ -6,7 +6,8 @@
     redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/db]
     redis+cluster://[user:password@]host[:port][,host[:port]…]
 
-and ``rediss+sentinel``, ``rediss+cluster``. User, password and path are percent-encoded.
+and ``rediss+sentinel``, ``rediss+cluster``; ``valkey`` and ``valkeys`` mean the same as ``redis``
+and ``rediss``, alone and before a ``+``. User, password and path are percent-encoded.
 """
 
 from __future__ import annotations
@@ -63,6 +64,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     def is_cluster(self) -> bool:
         return self.scheme.endswith("+cluster")
 
+    @property
+    def is_secure(self) -> bool:
+        """Whether connections use TLS."""
+        return self.scheme.partition("+")[0] in ("rediss", "valkeys")
+
     def connect(self) -> Any:
         """A synchronous client. Standalone: no I/O yet; Cluster: asks for the slots."""
         # Retries are the backend's, which has one deadline for all of them.
@@ -92,7 +98,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         if self.socket is not None:
             return {"unix_socket_path": self.socket}
         host, port = self.nodes[0]
-        return {"host": host, "port": port, "ssl": self.scheme.startswith("rediss")}
+        return {"host": host, "port": port, "ssl": self.is_secure}
 
 
 def disconnect(client: Any) -> None:
@@ -166,8 +172,11 @@ _DEFAULTS: dict[str, Any] = {
     "socket_keepalive": True,
     "health_check_interval": 30,
 }
-_SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster",
-            "rediss+cluster", "unix")  # fmt: skip
+_SCHEMES = (
+    *(f"{name}{kind}" for kind in ("", "+sentinel", "+cluster")
+      for name in ("redis", "rediss", "valkey", "valkeys")),
+    "unix",
+)  # fmt: skip
 
 
 def read_url(url: str, options: dict[str, Any]) -> tuple[Target, dict[str, Any]]:
@@ -212,11 +221,11 @@ def read_url(url: str, options: dict[str, Any]) -> tuple[Target, dict[str, Any]]
         connection["db"] = int(path[0])
     if scheme.endswith("+cluster") and connection.pop("db", 0) != 0:
         raise InvalidInputError(f"{scheme}: a Cluster has db 0 only")
-    secure = scheme.startswith("rediss")
+    secure = scheme.partition("+")[0] in ("rediss", "valkeys")
     if secure and (service is not None or scheme.endswith("+cluster")):
         connection["ssl"] = sentinel["ssl"] = True
     if not secure and (wrong := [name for name in connection if name.startswith("ssl_")]):
-        raise InvalidInputError(f"{scheme}: {wrong[0]} is for rediss URLs")
+        raise InvalidInputError(f"{scheme}: {wrong[0]} is for rediss and valkeys URLs")
     target = Target(
         scheme=scheme,
         nodes=[] if scheme == "unix" else _nodes(parts, 26379 if service else 6379),

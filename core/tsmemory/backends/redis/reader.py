@@ -18,7 +18,7 @@ from tsmemory.model import Message, Session
 __all__ = ["get_messages", "get_session", "lost", "read"]
 
 PORTION_BYTES = 2_000_000  # of messages the server looks at in one call, then lets others in
-PORTION_ROWS = 2_000
+PORTION_ROWS = 1_000
 
 Row = Message | CorruptRecordError
 
@@ -107,8 +107,9 @@ def _answer(
 
 def get_messages(server: RedisServer, key: Key, ids: Sequence[str]) -> Steps[list[Row]]:
     rows: list[Row] = []
-    for first in range(0, len(ids), PORTION_ROWS):
-        some = [store_id(mid) for mid in ids[first : first + PORTION_ROWS]]
+    at = 0
+    while at < len(ids):
+        some = [store_id(mid) for mid in ids[at : at + PORTION_ROWS]]
         what, now, *rest = yield from server.call(
             scripts.LOAD, server.names.session(key).keys, b"", b"", b"", b"", len(some), *some
         )
@@ -116,4 +117,5 @@ def get_messages(server: RedisServer, key: Key, ids: Sequence[str]) -> Steps[lis
         if what == b"lost":
             return [lost(key, rest[0])]
         rows += (read_row(key, data) for data in split_rows(rest[2], rest[3]))
+        at += rest[6]
     return rows

@@ -11,11 +11,13 @@ from typing import Any
 import redis.exceptions as driver
 
 from tsmemory.backends.redis.client import Target, is_async, is_cluster
+from tsmemory.backends.redis.health import findings, questions
 from tsmemory.backends.redis.layout import KeyNames
-from tsmemory.backends.redis.wire import AsyncWire, Call, Script, Wire, scripted
+from tsmemory.backends.redis.wire import Aside, AsyncWire, Call, Script, Wire, scripted
 from tsmemory.engine.contract import now_us
+from tsmemory.engine.log import get_logger
 from tsmemory.engine.network import ErrorClass, NetworkBackend
-from tsmemory.engine.records import Change
+from tsmemory.engine.records import Change, Finding, Key
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import (
     AuthenticationError,
@@ -27,6 +29,8 @@ from tsmemory.errors import (
 )
 
 __all__ = ["RedisServer"]
+
+_log = get_logger("redis")
 
 _LONGEST_REPLY = 60.0  # seconds beyond the retries
 _PIPELINE = 200  # commands a pipeline: enough to hide the round trip, little enough to hold
@@ -56,6 +60,7 @@ class RedisServer(NetworkBackend):
         """Whether a session and the lists are in reach of one script."""
 
         self.ttl: float | None = None
+        self._warned = False
         self._own_clock: Callable[[], int] = now_us
         self._offset = 0
 
@@ -85,17 +90,40 @@ class RedisServer(NetworkBackend):
         assert self.target is not None  # without one there is a ready client, which is used
         return self.target
 
+    def _aside(self) -> Aside | None:
+        """The look at the server's set-up, once per backend."""
+        return None if self._warned else Aside(questions, self._warn)
+
+    def _warn(self, replies: list[Any]) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        for finding in findings(replies):
+            if not finding.ok:
+                _log.warning("%r: %s", self, finding.value)
+
+    def check_server(self) -> Steps[list[Finding]]:
+        """Eviction, persistence and replicas, as far as the user may ask."""
+        key = self.names.session(Key("setup", "setup")).keys[0]
+        replies = []
+        for question in questions(key):
+            try:
+                replies += yield from self.calls([question])
+            except (AuthenticationError, BackendError):
+                replies.append(None)
+        return findings(replies)
+
     def _connect(self) -> Wire:
-        return Wire(self._target().connect(), owns=True)
+        return Wire(self._target().connect(), owns=True, ask_aside=self._aside())
 
     def _aconnect(self) -> AsyncWire:
-        return AsyncWire(self._target().aconnect(), owns=True)
+        return AsyncWire(self._target().aconnect(), owns=True, ask_aside=self._aside())
 
     def _adopt(self, ready: Any) -> Wire:
-        return Wire(ready, owns=False)
+        return Wire(ready, owns=False, ask_aside=self._aside())
 
     def _aadopt(self, ready: Any) -> AsyncWire:
-        return AsyncWire(ready, owns=False)
+        return AsyncWire(ready, owns=False, ask_aside=self._aside())
 
     def _disconnect(self, client: Wire) -> None:
         client.close()

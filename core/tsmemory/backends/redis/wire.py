@@ -116,6 +116,13 @@ def _pack(parts: Iterable[Any]) -> bytes:
     return b"".join(packed)
 
 
+class Aside(NamedTuple):
+    """Questions that go along with a client's first exchange, and what hears the replies."""
+
+    questions: Callable[[Any], Sequence[Call]]
+    hear: Callable[[list[Any]], None]
+
+
 class _Group(NamedTuple):
     """The calls of an exchange that go to one node."""
 
@@ -127,12 +134,13 @@ class _Group(NamedTuple):
 class _Wires(ABC):
     """What both modes share: idle connections by node, and which calls go where."""
 
-    def __init__(self, client: Any, *, owns: bool) -> None:
+    def __init__(self, client: Any, *, owns: bool, ask_aside: Aside | None = None) -> None:
         self.client = client
         self._owns = owns
         self._is_cluster = is_cluster(client)
         self._idle: dict[str, deque[tuple[Any, float]]] = defaultdict(deque)
         self._stale = False
+        self._aside = ask_aside
         pool = getattr(client, "connection_pool", None)
         limit = getattr(pool, "max_connections", None) or _DEFAULT_LIMIT
         self._limit = min(limit, _LARGEST_LIMIT)
@@ -165,6 +173,20 @@ class _Wires(ABC):
             return self._idle[node].pop()
         except IndexError:
             return None
+
+    def _beside(self, calls: Sequence[Call]) -> Sequence[Call]:
+        """The calls of an exchange: the first one of all asks something aside."""
+        if self._aside is None or not calls[0].keys:
+            return calls
+        return [*calls, *self._aside.questions(calls[0].keys[0])]
+
+    def _hear(self, count: int, replies: list[Any]) -> list[Any]:
+        """The replies to the calls of an exchange, less what was asked aside."""
+        aside = self._aside
+        if aside is not None and len(replies) > count:
+            self._aside = None
+            aside.hear(replies[count:])
+        return replies[:count]
 
     def _finish(self, calls: Sequence[Call], replies: list[Any]) -> list[int]:
         """The calls to repeat with their scripts.
@@ -199,8 +221,8 @@ def _text(key: str | bytes) -> str:
 class Wire(_Wires):
     """Exchanges of the sync mode, for any number of threads."""
 
-    def __init__(self, client: Any, *, owns: bool) -> None:
-        super().__init__(client, owns=owns)
+    def __init__(self, client: Any, *, owns: bool, ask_aside: Aside | None = None) -> None:
+        super().__init__(client, owns=owns, ask_aside=ask_aside)
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._open: WeakSet[Any] = WeakSet()
@@ -217,7 +239,9 @@ class Wire(_Wires):
         try:
             if self._stale:
                 self._refresh()
-            replies = self._exchange(self._route(calls), len(calls), whole=False)
+            every = self._beside(calls)
+            replies = self._exchange(self._route(every), len(every), whole=False)
+            replies = self._hear(len(calls), replies)
             missing = self._finish(calls, replies)
             if missing:
                 again = [calls[i] for i in missing]
@@ -349,8 +373,8 @@ def _is_quiet(connection: Any) -> bool:
 class AsyncWire(_Wires):
     """Exchanges of the async mode, on one event loop."""
 
-    def __init__(self, client: Any, *, owns: bool) -> None:
-        super().__init__(client, owns=owns)
+    def __init__(self, client: Any, *, owns: bool, ask_aside: Aside | None = None) -> None:
+        super().__init__(client, owns=owns, ask_aside=ask_aside)
         self._timeout: float | None = None
         self._permits = asyncio.Semaphore(self._limit)
         self._starting = asyncio.Lock()
@@ -362,7 +386,9 @@ class AsyncWire(_Wires):
             async with self._permits:
                 if self._stale:
                     await self._refresh()
-                replies = await self._exchange(self._route(calls), len(calls), whole=False)
+                every = self._beside(calls)
+                replies = await self._exchange(self._route(every), len(every), whole=False)
+                replies = self._hear(len(calls), replies)
                 missing = self._finish(calls, replies)
                 if missing:
                     again = [calls[i] for i in missing]

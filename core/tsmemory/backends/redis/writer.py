@@ -251,9 +251,10 @@ def load(
     waiting = Waiting(key)
     names = [*rows, *times]
     found: Snapped | None = None
-    for first in range(0, max(len(names), 1), SLICE_ROWS):
-        some = [store_id(mid) for mid in names[first : first + SLICE_ROWS]]
-        count = min(max(len(rows) - first, 0), len(some))
+    at = 0
+    while found is None or at < len(names):
+        some = [store_id(mid) for mid in names[at : at + SLICE_ROWS]]
+        count = min(max(len(rows) - at, 0), len(some))
         while True:
             what, now, *rest = yield from server.call(
                 scripts.LOAD, session.keys, token, b"1", *bound, count, *some
@@ -267,7 +268,8 @@ def load(
                 yield from repair(server, key, token, waiting)
             else:
                 yield waiting.pause()
-        state, fields, lengths, text, told, counted = rest
+        state, fields, lengths, text, told, counted, done = rest
+        at += done
         part = Snapped(
             int(now),
             state,
@@ -284,7 +286,6 @@ def load(
         else:
             found.rows.extend(part.rows)
             found.times.extend(part.times)
-    assert found is not None  # the range is never empty
     return found
 
 

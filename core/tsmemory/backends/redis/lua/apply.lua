@@ -29,6 +29,8 @@ local gone, written = take(ARGV[11], 2), take(ARGV[12], 5)
 
 local low, high = 0, 0
 if fields then low, high = visible(fields) end
+-- Finding rows of a long log costs too: many at once are found in slices.
+if (#gone + #written) * (high - low) > 25000000 then return {'long', now} end
 -- Moving rows inside a long log costs the server by their distance from its nearer end: such a
 -- change is made in slices, in a copy.
 local reach = 20000

@@ -2,7 +2,8 @@
 -- ARGV token, '1' if the asker is going to write, time and stored id up to which messages are
 -- counted ('' for none), how many ids to give rows of, those, ids to give times of.
 -- Returns: what happened, now, state, other fields, rows (lengths, one text), times joined ('-' for
--- those that are not there), how many messages are counted.
+-- those that are not there), how many messages are counted, how many of the ids are done: fewer
+-- than asked for where rows are far from both ends of a long log.
 local token, through, through_id = ARGV[1], ARGV[3], ARGV[4]
 local writes, count = ARGV[2] == '1', tonumber(ARGV[5])
 local now = server_time()
@@ -12,10 +13,11 @@ if writes then
   local blocked = obstacle(token, fields)
   if blocked then return {blocked, now} end
 end
-if not fields then return {'ok', now, '', {}, '', '', '', 0} end
+if not fields then return {'ok', now, '', {}, '', '', '', 0, #ARGV - 5} end
 local low, high = visible(fields)
-local ids = {}
-for i = 6, #ARGV do ids[#ids + 1] = ARGV[i] end
+local ids, most = {}, #ARGV - 5
+if count > 0 then most = math.max(20, math.min(most, math.floor(25000000 / (high - low + 1)))) end
+for i = 6, math.min(#ARGV, 5 + most) do ids[#ids + 1] = ARGV[i] end
 local times = {}
 for first = 1, #ids, 1000 do
   local some = call('HMGET', KEYS[3], unpack(ids, first, math.min(first + 999, #ids)))
@@ -42,4 +44,5 @@ if through ~= '' then
   end
 end
 local lengths, text = joined(rows)
-return {'ok', now, fields.text, free, lengths, text, table.concat(told, ' '), counted}
+return {'ok', now, fields.text, free, lengths, text, table.concat(told, ' '), counted,
+  #ids}

@@ -39,12 +39,28 @@ end
 
 -- The index of the first row in [low, high) that is not before the position; high where all are.
 local function first_from(low, high, time, id)
+  -- In a long log the server walks to an index: every second guess is made from the times.
+  local goal, early, late
+  if high - low > 256 then
+    goal = tonumber(time)
+    early = tonumber(time_of(call('LINDEX', KEYS[2], low)))
+    late = tonumber(time_of(call('LINDEX', KEYS[2], high - 1)))
+  end
+  local by_time = true
   while low < high do
     local middle = math.floor((low + high) / 2)
-    if before(call('LINDEX', KEYS[2], middle), time, id) then
+    if early and by_time and late > early then
+      local guess = low + math.floor((high - 1 - low) * (goal - early) / (late - early))
+      middle = math.max(low, math.min(guess, high - 1))
+    end
+    by_time = not by_time
+    local row = call('LINDEX', KEYS[2], middle)
+    if before(row, time, id) then
       low = middle + 1
+      early = early and tonumber(time_of(row))
     else
       high = middle
+      late = late and tonumber(time_of(row))
     end
   end
   return low

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import psycopg
 from psycopg import pq
 
+from tsmemory.backends.postgres.rows import escape_text
 from tsmemory.engine import steps as runner
 from tsmemory.engine.pool import AsyncPool, Pool
 from tsmemory.engine.steps import Steps
@@ -63,7 +64,7 @@ class Settings(NamedTuple):
         """Step 3: the statement that goes ahead, where one is needed."""
         values = dict(self.lasting()) if getattr(connection, "behind_pooler", False) else {}
         if self.row_security:
-            values["tsmemory.user_id"] = user_id or ""
+            values["tsmemory.user_id"] = escape_text(user_id or "")
         if not values:
             return []
         calls = ", ".join(f"set_config('{name}', %s, true)" for name in values)
@@ -85,12 +86,22 @@ class Settings(NamedTuple):
         connection.prepare_threshold = 2 if prepare else None
 
 
-class _Connection(psycopg.Connection[Any]):
+class _Ours:
+    """A connection that this module opened."""
+
     behind_pooler = False
 
+    def __del__(self) -> None:
+        """An interrupt may lose one between two instructions: libpq's object then closes it (in
+        the process that opened it), and there is nothing to warn of."""
 
-class _AsyncConnection(psycopg.AsyncConnection[Any]):
-    behind_pooler = False
+
+class _Connection(_Ours, psycopg.Connection[Any]):
+    pass
+
+
+class _AsyncConnection(_Ours, psycopg.AsyncConnection[Any]):
+    pass
 
 
 def _bare(connection: Any) -> bool:

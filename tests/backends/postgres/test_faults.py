@@ -70,7 +70,7 @@ def test_killed_under_writers(durable: PostgresServer) -> None:
     """SIGKILL of the server, with fsync: what was acknowledged is there, once."""
     with Store(PostgresBackend.from_url(durable.url, retry_for=30)) as store:
         store.setup()
-        kills = 20 if SOAK else 3
+        kills = 20 if SOAK else 2
         acknowledged: list[list[str]] = [[] for _ in range(4)]
         done = threading.Event()
 

@@ -91,7 +91,7 @@ class _Ours:
 
     behind_pooler = False
 
-    def __del__(self) -> None:
+    def __del__(self, *_: Any) -> None:
         """An interrupt may lose one between two instructions: libpq's object then closes it (in
         the process that opened it), and there is nothing to warn of."""
 

@@ -1,4 +1,4 @@
-"""SQLite: what the law does not say, on real files, with real processes and real kills."""
+"""SQLite: what the contract leaves open, on real files, with real processes and real kills."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends._processes import check_writers, start_writer, write_together
+from tests.backends.sqlite._scripts import SOAK
 from tsmemory import (
     InvalidInputError,
     Message,
@@ -72,11 +73,11 @@ def test_8_threads_of_200_appends(path: Path) -> None:
         assert store.verify() == []
 
 
-def test_24_processes_open_one_empty_file(path: Path) -> None:
+def test_12_processes_open_one_empty_file(path: Path) -> None:
     path.touch()
-    write_together(url(path), "s", 24, 1)
+    write_together(url(path), "s", 12, 1)
     with open_store(url(path)) as store:
-        assert store.conversation("s").count() == 24
+        assert store.conversation("s").count() == 12
         assert store.verify() == []
 
 
@@ -119,10 +120,10 @@ def test_the_loop_runs_on_while_another_process_holds_the_lock(path: Path) -> No
 # -- kills ------------------------------------------------------------------------------------
 
 
-def test_50_kills_in_a_tight_append_loop(path: Path) -> None:
+def test_kills_in_a_tight_append_loop(path: Path) -> None:
     rng = random.Random(7)
     acknowledged: list[str] = []
-    for round_number in range(50):
+    for round_number in range(50 if SOAK else 8):
         process = start_writer(url(path), "s", f"r{round_number}", 100_000)
         process.stdin.write("go\n")
         process.stdin.flush()
@@ -139,7 +140,7 @@ def test_50_kills_in_a_tight_append_loop(path: Path) -> None:
             assert set(acknowledged) <= set(kept)
             assert len(set(kept)) == len(kept) == store.conversation("s").count()
             assert store.verify() == []
-    assert len(acknowledged) > 300
+    assert len(acknowledged) > 40
 
 
 # -- cost: statements, and none that grow with the history ------------------------------------

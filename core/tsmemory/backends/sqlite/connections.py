@@ -36,8 +36,9 @@ _FORK_SECONDS = 2.0
 holds no lock that would keep the child from writing."""
 _ALL: weakref.WeakSet[Connections] = weakref.WeakSet()
 _UNFINISHED: list[object] = []
-"""In a child: what the parent's threads were using. Closing it could wait for a thread that is not
-there, and so could collecting it."""
+"""What must not be closed, nor collected. In a child: what the parent's threads were using; closing
+it could wait for a thread that is not there. On a file that was overwritten: closing the last
+connection would write the old WAL into it."""
 
 
 class Connections:
@@ -123,8 +124,19 @@ class Connections:
                     self._open.add(db)
                     return db
             if db.identity is identity:
+                if self.file.shrunk:
+                    self._check_shrunk(db)
                 return db
             self._discard(db)  # it was opened on the file that had this name before
+
+    def _check_shrunk(self, db: Connection) -> None:
+        sound = False
+        try:
+            self.file.check_shrunk(db)
+            sound = True
+        finally:
+            if not sound:
+                self.idle.append(db)  # not closed: that would write what is in its -wal
 
     def _discard(self, db: Connection) -> None:
         """Close a connection whatever state it is in. Closing alone would keep a transaction open
@@ -138,6 +150,9 @@ class Connections:
     def close(self) -> None:
         """Close what is idle now, and the others when their calls end. Idempotent."""
         self.closed = True
+        if self.file.failed:
+            _UNFINISHED.extend(self._open)
+            self.idle.clear()
         while True:
             try:
                 self.idle.pop().close()

@@ -64,11 +64,14 @@ class DatabaseFile:
         self.wal_path = self.path + "-wal"
         self.synchronous = synchronous
         self.read_only = False
+        self.failed = False
+        """Nothing may be written any more, not even by closing a connection."""
+        self.shrunk = False
+        """The file is smaller than before: `check_shrunk` tells why."""
         self._immutable = False
         self._identity: tuple[int, ...] | None = None
         self._size = 0
         self._wal: int | None = None
-        self._failed = False
 
     # -- identity ----------------------------------------------------------------------------
 
@@ -84,7 +87,7 @@ class DatabaseFile:
         identity = self._identity
         if identity is None:
             return None
-        if self._failed:
+        if self.failed:
             raise self._changed("its -wal file was removed or it was overwritten")
         try:
             status = os.stat(self.path)
@@ -104,38 +107,31 @@ class DatabaseFile:
             return identity
         if self.read_only or not in_use:
             return identity
-        if status.st_size < self._size:
-            self._check_shrunk(status.st_size)
+        self.shrunk = status.st_size < self._size
         self._size = status.st_size
         try:
             wal = os.stat(self.wal_path).st_ino
         except FileNotFoundError:
             wal = None
         if wal != self._wal:
-            self._failed = True
+            self.failed = True
             raise self._changed("its -wal file was removed or replaced")
         return identity
 
-    def _check_shrunk(self, size: int) -> None:
+    def check_shrunk(self, db: Connection) -> None:
         """VACUUM makes a file smaller, and so does copying an older one over it: after that, the
-        ``-wal`` still holds pages of the file that was there."""
-        pages = self._page_count()
-        if pages and size < pages[0] * pages[1]:
-            self._failed = True
-            raise self._changed("it was overwritten with another file")
+        ``-wal`` still describes the file that was there.
 
-    def _page_count(self) -> tuple[int, int] | None:
-        with OPENING:
-            db = sqlite3.connect(self.path, timeout=0, isolation_level=None)
-            try:
-                (count,), (size,) = (
-                    db.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size")
-                )
-            except sqlite3.Error:
-                return None
-            finally:
-                db.close()
-        return count, size
+        Raises:
+            UnavailableError: the file was overwritten.
+        """
+        self.shrunk = False
+        (count,), (size,) = (
+            db.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size")
+        )
+        if self._size < count * size:
+            self.failed = True
+            raise self._changed("it was overwritten with another file")
 
     def _changed(self, what: str) -> UnavailableError:
         return UnavailableError(

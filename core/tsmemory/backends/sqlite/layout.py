@@ -31,6 +31,7 @@ APPLICATION_ID = 0x74736D6D
 LISTING_LAG_US = 60_000_000
 """How far `listed_time` may be behind `update_time`, µs: about one turn of an agent."""
 
+MAX_TIME = 2**63 - 2
 MAX_BODY = 1_000_000_000  # SQLITE_MAX_LENGTH's default, https://sqlite.org/limits.html
 
 SCHEMA = """\
@@ -196,26 +197,35 @@ def decode_row(
 ) -> Message | CorruptRecordError:
     """The message of a row; an error object where it does not decode."""
     try:
-        if type(body) is not bytes:
-            raise ValueError(f"the body is {type(body).__name__}, not bytes")
-        if type(create_time) is not int or type(message_id) is not str or create_time < 0:
-            raise ValueError(f"its key is {create_time!r:.40}, {message_id!r:.40}")
-        return decode_message(body, message_id, create_time)
+        if type(body) is bytes and type(create_time) is int and type(message_id) is str:
+            return decode_message(body, message_id, create_time)
+        types = ", ".join(type(value).__name__ for value in (create_time, message_id, body))
+        raise ValueError(f"its columns are {types}, not int, str, bytes")
     except (ValueError, TypeError, RecursionError) as error:
         return corrupt_message(key, Position(_time(create_time), _text(message_id)), error)
 
 
+class DamagedText(str):
+    """TEXT that is not UTF-8, with escapes for its bytes. Its type is not `str`, so records that
+    have it are broken."""
+
+    __slots__ = ()
+
+
 def tolerant_text(data: bytes) -> str:
-    """TEXT that may not be UTF-8, as a `sqlite3.Connection.text_factory`: for damaged files."""
-    return data.decode("utf-8", "backslashreplace")
+    """A `sqlite3.Connection.text_factory` that never fails: for damaged files."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return DamagedText(data.decode("utf-8", "backslashreplace"))
 
 
 def _text(value: Any) -> str:
-    return value if type(value) is str else repr(value)[:255]
+    return str(value) if isinstance(value, str) else repr(value)[:255]
 
 
 def _time(value: Any) -> int:
     """Where a value that should be a time sorts: SQLite puts numbers first, then text and blobs."""
-    if type(value) is int:
-        return min(max(value, 0), 2**63 - 2)
-    return 2**63 - 2
+    if isinstance(value, (int, float)):
+        return int(min(max(value, 0), MAX_TIME))
+    return MAX_TIME

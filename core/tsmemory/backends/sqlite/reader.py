@@ -9,17 +9,19 @@ from __future__ import annotations
 import heapq
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from tsmemory.backends.sqlite.changes import messages_by_id, session_row
 from tsmemory.backends.sqlite.layout import (
     LISTING_LAG_US,
     LIVE,
+    MAX_TIME,
     SESSION_COLUMNS,
     SessionRow,
     decode_row,
 )
-from tsmemory.engine.records import Key, MessageQuery, Read, SessionQuery
+from tsmemory.engine.records import Key, MessageQuery, Position, Read, SessionQuery
 from tsmemory.engine.rows import passes
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Message, Session
@@ -63,8 +65,7 @@ def read(db: sqlite3.Connection, key: Key, query: MessageQuery, now: int) -> Rea
     )
     with_pinned = query.pinned and query.limit is not None
     if not (with_pinned or query.total or query.session):
-        rows = _first(_messages(key, _limited(db, select, values, query)), query)
-        return Read(rows)
+        return Read(_first(key, _limited(db, select, values, query), query))
     return _read_more(db, key, query, select, values, live, with_pinned)
 
 
@@ -100,19 +101,43 @@ def _read_more(
     session = None
     if with_session and columns and columns[0][-1] == 0:
         session = SessionRow._make(columns[0][:-1]).session()
-    rows = _first(_messages(key, (row for row in columns if row[-1] == 1)), query)
+    rows = _first(key, [row for row in columns if row[-1] == 1], query)
     pinned: list[Message | CorruptRecordError] = []
     if with_pinned and rows and columns[-1][-1] == 2:
-        oldest = (rows[-1].create_time or 0, rows[-1].message_id or "")
-        pinned = list(_messages(key, (row for row in columns if row[-1] == 2 and row[:2] < oldest)))
+        oldest = _position(rows[-1])
+        standing = (decode_row(key, row[0], row[1], row[2]) for row in columns if row[-1] == 2)
+        pinned = [message for message in standing if _position(message) < oldest]
     total = None
     if query.total:
         total = session.message_count if isinstance(session, Session) else 0
     return Read(rows, pinned, total, session if query.session else None)
 
 
-def _messages(key: Key, rows: Iterable[Any]) -> Iterator[Message | CorruptRecordError]:
-    return (decode_row(key, row[0], row[1], row[2]) for row in rows)
+def _position(row: Message | CorruptRecordError) -> Position:
+    return Position(row.create_time or 0, row.message_id or "")
+
+
+def _first(
+    key: Key, rows: Iterable[Any], query: MessageQuery
+) -> list[Message | CorruptRecordError]:
+    """The messages that the filter lets through, up to the limit; no more are read."""
+    if not query.descending:
+        messages = (_ascending(key, row) for row in rows)
+    elif query.where is None:
+        return [decode_row(key, row[0], row[1], row[2]) for row in rows]
+    else:
+        messages = (decode_row(key, row[0], row[1], row[2]) for row in rows)
+    passed = (message for message in messages if passes(message, query.where))
+    return list(islice(passed, None if query.limit is None else min(query.limit, _MAX_LIMIT)))
+
+
+def _ascending(key: Key, row: Sequence[Any]) -> Message | CorruptRecordError:
+    """The message, or an error whose position is behind the row's own: see `_listed`."""
+    message = decode_row(key, row[0], row[1], row[2])
+    if isinstance(message, CorruptRecordError):
+        regular = type(row[0]) is int and type(row[1]) is str
+        message.create_time = min(message.create_time + (not regular), MAX_TIME)
+    return message
 
 
 # -- sessions --------------------------------------------------------------------------------
@@ -143,8 +168,20 @@ def list_sessions(
         f"ORDER BY listed_time {'DESC' if query.descending else 'ASC'}",
         values,
     )
-    sessions = (row.session() for row in _by_activity(map(SessionRow._make, rows), query))
-    return _first(sessions, query)
+    in_order = _by_activity(map(SessionRow._make, rows), query)
+    sessions = (_listed(row, query.descending) for row in in_order)
+    passed = (session for session in sessions if passes(session, query.where))
+    return list(islice(passed, None if query.limit is None else min(query.limit, _MAX_LIMIT)))
+
+
+def _listed(row: SessionRow, descending: bool) -> Session | CorruptRecordError:
+    """The record, or an error whose place, as a cursor, is behind the row's own: a damaged time or
+    id may be behind every place that a cursor can say."""
+    session = row.session()
+    if isinstance(session, CorruptRecordError) and not descending:
+        regular = type(row.update_time) is int and type(row.user_id) is type(row.session_id) is str
+        session.create_time = min(session.create_time + (not regular), MAX_TIME)
+    return session
 
 
 def _by_activity(rows: Iterator[SessionRow], query: SessionQuery) -> Iterator[SessionRow]:
@@ -206,14 +243,3 @@ def _limited(
     if query.limit is None or query.where is not None:
         return db.execute(select, values)
     return db.execute(f"{select} LIMIT ?", (*values, min(query.limit, _MAX_LIMIT)))
-
-
-def _first(rows: Iterable[Any], query: MessageQuery | SessionQuery) -> list[Any]:
-    """The rows that the filter lets through, up to the limit; no more are read."""
-    passed = []
-    for row in rows:
-        if query.where is None or passes(row, query.where):
-            passed.append(row)
-            if query.limit is not None and len(passed) >= query.limit:
-                break
-    return passed

@@ -68,8 +68,8 @@ LOCK = uv pip compile pyproject.toml --quiet --universal --python-version 3.10 -
   --no-emit-index-url --custom-compile-command "make lock"
 lock:
 	@test -n "$(UV)" || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv; }
-	PATH="$$PWD/.venv-lock/bin:$$PATH" $(LOCK) --upgrade --group dev --extra all --extra demo \
-	  --extra notebook --extra testing --output-file requirements/dev.txt
+	PATH="$$PWD/.venv-lock/bin:$$PATH" $(LOCK) --upgrade --group dev --all-extras \
+	  --output-file requirements/dev.txt
 	PATH="$$PWD/.venv-lock/bin:$$PATH" $(LOCK) --constraint requirements/dev.txt --group build \
 	  --extra demo --output-file requirements/demo.txt
 

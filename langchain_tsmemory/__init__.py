@@ -14,6 +14,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tsmemory import MissingDependencyError
+
+try:
+    import langchain_core  # noqa: F401  # what everything below imports
+except ModuleNotFoundError as error:
+    raise MissingDependencyError(
+        'langchain_tsmemory needs langchain-core; pip install "tsmemory[langchain]"'
+    ) from error
+
 from langchain_tsmemory._mapping import from_neutral, to_neutral
 from langchain_tsmemory.history import (
     USER_HISTORY_FIELDS,

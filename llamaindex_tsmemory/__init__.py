@@ -11,6 +11,17 @@ memory = ChatMemoryBuffer.from_defaults(chat_store=store, chat_store_key="sessio
 
 from __future__ import annotations
 
+from tsmemory import MissingDependencyError
+
+try:
+    import llama_index.core  # noqa: F401  # what everything below imports
+except ModuleNotFoundError as error:
+    if not (error.name or "").startswith("llama_index"):
+        raise
+    raise MissingDependencyError(
+        'llamaindex_tsmemory needs llama-index-core; pip install "tsmemory[llamaindex]"'
+    ) from error
+
 from llamaindex_tsmemory._mapping import from_neutral, to_neutral
 from llamaindex_tsmemory.async_chat_store import TSMemoryAsyncChatStore
 from llamaindex_tsmemory.chat_store import TSMemoryChatStore

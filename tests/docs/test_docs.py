@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 import runpy
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -71,25 +68,3 @@ def test_the_make_targets_of_the_readme_exist() -> None:
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
         for target in re.findall(r"\bmake ([a-z]+)\b", page.read_text(encoding="utf-8")):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-
-
-def test_the_wheel_holds_what_it_should(tmp_path: Path) -> None:
-    """What users install: three packages, typed, and no test or notebook."""
-    done = subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    tops = {name.split("/")[0] for name in names}
-    assert {t for t in tops if not t.endswith(".dist-info")} == {
-        "tsmemory",
-        "langchain_tsmemory",
-        "llamaindex_tsmemory",
-    }
-    for package in ("tsmemory", "langchain_tsmemory", "llamaindex_tsmemory"):
-        assert f"{package}/py.typed" in names
-    assert "tsmemory/testing/conformance.py" in names

@@ -79,11 +79,10 @@ def demo(
 
     Two processes, no network, no key.
     """
-    for module in ("langchain_core", "llama_index"):
-        if importlib.util.find_spec(module) is None:
-            raise MissingDependencyError(f'the demo needs {module}; pip install "tsmemory[demo]"')
-    from tsmemory.demo.__main__ import main as run_demo
+    from tsmemory.demo import check_installed
+    from tsmemory.demo import main as run_demo
 
+    check_installed()
     arguments = ["--show", str(show)]
     arguments += ["--store", store] if store else []
     run_demo(arguments + (["--conversations", conversations] if conversations else []))

@@ -26,7 +26,6 @@ import time
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from warnings import warn
 
@@ -186,8 +185,9 @@ class NetworkBackend(Backend):
             self._begin()
         if self._executor is None:
             self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="tsmemory")
-        call = partial(contextvars.copy_context().run, self.run, steps)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, lambda: context.run(self.run, steps))
 
     def _perform(self, step: Step) -> Any:
         attempts = None

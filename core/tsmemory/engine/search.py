@@ -184,8 +184,7 @@ def index_text(texts: Iterable[str]) -> str:
 
 def index_texts(message: Message) -> dict[Kind, str]:
     """The index text of `message` per kind; kinds without text are left out."""
-    found = ((kind, index_text(texts_of(message, kind))) for kind in KINDS)
-    return {kind: text for kind, text in found if text}
+    return {kind: text for kind in KINDS if (text := index_text(texts_of(message, kind)))}
 
 
 def session_text(session: Session) -> list[str]:

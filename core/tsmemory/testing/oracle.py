@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from hypothesis import HealthCheck, settings
@@ -74,7 +74,7 @@ class _Model:
 class StoreMachine(RuleBasedStateMachine):
     """The rules: every writing operation, and after each one every reading one."""
 
-    open_backend: Callable[[], Backend]
+    open_backend: ClassVar[Callable[..., Backend]]
 
     def __init__(self) -> None:
         super().__init__()
@@ -293,6 +293,6 @@ def run_against_oracle(
             max_examples=examples,
             stateful_step_count=steps,
             deadline=None,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=tuple(HealthCheck),  # pyright: ignore[reportArgumentType]  # its metaclass hides that it is an Enum
         ),
     )

@@ -168,7 +168,8 @@ class Client:
         def connect() -> Any:
             connection = _Connection.connect(conninfo, autocommit=True, prepare_threshold=None)
             try:
-                settings.apply(connection, connection.execute(*settings.probe(connection)))
+                query, values = settings.probe(connection)
+                settings.apply(connection, connection.execute(query, values))  # pyright: ignore[reportArgumentType]  # `probe` builds it of our own names
             except BaseException:
                 connection.close()
                 raise
@@ -252,7 +253,8 @@ class AsyncClient:
                 conninfo, autocommit=True, prepare_threshold=None
             )
             try:
-                settings.apply(connection, await connection.execute(*settings.probe(connection)))
+                query, values = settings.probe(connection)
+                settings.apply(connection, await connection.execute(query, values))  # pyright: ignore[reportArgumentType]  # `probe` builds it of our own names
             except BaseException:
                 await connection.close()
                 raise

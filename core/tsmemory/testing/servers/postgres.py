@@ -74,7 +74,7 @@ class _Process:
             user = known.get("postgres") or known["nobody"]
             self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": ()}
             os.chown(self.directory, user.pw_uid, user.pw_gid)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[Any] | None = None
 
     def _run(self, *command: str) -> None:
         done = subprocess.run(command, capture_output=True, cwd=self.directory, **self._as)
@@ -84,7 +84,12 @@ class _Process:
     def _spawn(self, *command: str) -> None:
         with (self.directory / "server.log").open("ab") as output:
             self._process = subprocess.Popen(
-                command, stdout=output, stderr=output, cwd=self.directory, **self._as
+                command,
+                stdout=output,
+                stderr=output,
+                text=False,
+                cwd=self.directory,
+                **self._as,
             )
 
     def _wait(self, answers: Callable[[], Any], again: Callable[[], None] | None = None) -> None:

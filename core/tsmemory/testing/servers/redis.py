@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
+from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def wait_until(condition: Callable[[], Any], what: str, patience: float = _PATIE
         try:
             if found := condition():
                 return found
-        except (redis.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
+        except (redis.RedisError, RedisClusterException, OSError) as error:
             problem = error
         time.sleep(0.02)
     raise RuntimeError(f"{what}: not within {patience} s") from problem

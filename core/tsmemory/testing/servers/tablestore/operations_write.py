@@ -95,7 +95,7 @@ class _Write:
         if kind == pb.RT_NONE:
             return b""
         cells: list[Cell] = []
-        if kind == pb.RT_AFTER_MODIFY and after is not None:
+        if self.returns is not None and kind == pb.RT_AFTER_MODIFY and after is not None:
             names = set(self.returns.return_column_names)
             cells = [versions[0] for name, versions in after.columns.items() if name in names]
         row = after or Row((), primary_key, {}, 0)

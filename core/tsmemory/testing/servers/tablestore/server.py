@@ -29,7 +29,7 @@ class _BadRequestError(Exception):
 class _Connection(socketserver.BaseRequestHandler):
     """Reads requests off one connection and answers them in order."""
 
-    server: TablestoreHTTPServer
+    server: TablestoreHTTPServer  # pyright: ignore[reportIncompatibleVariableOverride]  # only ever handed this one
 
     def handle(self) -> None:
         sock: socket.socket = self.request

@@ -226,7 +226,7 @@ class _HTTPServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: _HTTPServer
+    server: _HTTPServer  # pyright: ignore[reportIncompatibleVariableOverride]  # only ever handed this one
 
     def _serve(self) -> None:
         size = int(self.headers.get("Content-Length") or 0)

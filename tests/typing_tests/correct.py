@@ -1,0 +1,80 @@
+# pyright: strict
+"""What an application writes, and the types that it gets."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+
+from langchain_core.messages import BaseMessage
+from llama_index.core.base.llms.types import ChatMessage
+from typing_extensions import assert_type
+
+from langchain_tsmemory import TSMemoryChatMessageHistory
+from llamaindex_tsmemory import TSMemoryChatStore
+from tsmemory import (
+    Conversation,
+    Erased,
+    Message,
+    MessageList,
+    Page,
+    Session,
+    Store,
+    ToolCall,
+    Window,
+    WindowReport,
+    from_openai,
+    open_store,
+    where,
+)
+
+
+def core(store: Store) -> None:
+    assert_type(open_store("sqlite:///chat.db", ttl=60), Store)
+    chat = store.conversation("s", user_id="u")
+    assert_type(chat, Conversation)
+    call = ToolCall("c", "weather", {"city": "Bergen"})
+    assert_type(
+        chat.append(
+            Message.user("hi", message_id="m", metadata={"n": 1}),
+            Message.assistant(tool_calls=[call]),
+            Message.tool("rain", tool_call_id="c"),
+        ),
+        list[Message],
+    )
+    assert_type(chat.append([Message.user("a list")], if_version=3), list[Message])
+    assert_type(chat.append({"role": "user", "content": "OpenAI's"}), list[Message])
+    assert_type(from_openai({"role": "user", "content": "hi"}), Message)
+    assert_type(chat.window(20), MessageList)
+    assert_type(chat.window(Window(last=20, max_tokens=4000), explain=True), WindowReport)
+    assert_type(chat.list_messages(limit=5, where=where("n") > 1), Page[Message])
+    assert_type(store.list_sessions(user_id="u"), Page[Session])
+    assert_type(chat.session(), Session | None)
+    assert_type(chat.get_message("m"), Message | None)
+    assert_type(chat.delete(), Erased)
+    for message in chat.iter_messages():
+        assert_type(message, Message)
+        assert_type(message.text, str)
+    store.conversation(uuid.uuid4(), user_id=7)
+    Message.user("when", create_time=dt.datetime.now(dt.timezone.utc))
+
+
+async def asynchronous() -> None:
+    async with open_store("memory:") as store:
+        chat = store.conversation("s")
+        assert_type(await chat.aappend(Message.user("hi")), list[Message])
+        assert_type(await chat.awindow(20), MessageList)
+        assert_type(await chat.awindow(20, explain=True), WindowReport)
+        assert_type(await chat.asession(), Session | None)
+        async for message in chat.aiter_messages():
+            assert_type(message, Message)
+
+
+def langchain() -> None:
+    with TSMemoryChatMessageHistory("s", store="sqlite:///chat.db", window=20) as history:
+        assert_type(history.messages, list[BaseMessage])
+
+
+def llamaindex(store: Store) -> None:
+    chats = TSMemoryChatStore(store, user_id="u")
+    assert_type(chats.get_messages("s"), list[ChatMessage])

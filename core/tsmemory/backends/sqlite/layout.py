@@ -138,29 +138,33 @@ class SessionRow(NamedTuple):
 
     def session(self) -> Session | CorruptRecordError:
         """The record; an error object where the row does not decode."""
+        (
+            _, user_id, session_id, create_time, update_time, version, message_count, _, ttl,
+            expires_at, body, _,
+        ) = self  # fmt: skip
         try:
             self._check()
-            title, summary, metadata = decode_session(self.body)
+            title, summary, metadata = _nothing() if body == b"{}" else decode_session(body)
         except (ValueError, TypeError, RecursionError) as error:
             broken = CorruptRecordError(
                 f"does not decode: {error}",
-                user_id=_text(self.user_id),
-                session_id=_text(self.session_id),
-                create_time=_time(self.update_time),
+                user_id=_text(user_id),
+                session_id=_text(session_id),
+                create_time=_time(update_time),
             )
             broken.__cause__ = error
             return broken
         return Session(
-            user_id=self.user_id,
-            session_id=self.session_id,
-            create_time=self.create_time,
-            update_time=self.update_time,
-            version=self.version,
-            message_count=self.message_count,
+            user_id=user_id,
+            session_id=session_id,
+            create_time=create_time,
+            update_time=update_time,
+            version=version,
+            message_count=message_count,
             title=title,
             summary=summary,
-            expires_at=self.expires_at,
-            ttl=self.ttl,
+            expires_at=expires_at,
+            ttl=ttl,
             metadata=metadata,
         )
 
@@ -178,18 +182,25 @@ class SessionRow(NamedTuple):
     def _check(self) -> None:
         """Raise ValueError where a column holds what the package does not write: SQLite's types
         belong to the value, not to the column."""
-        for name in ("create_time", "update_time", "version", "message_count", "last_time"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 0:
-                raise ValueError(f"{name} is {value!r:.40}")
-        if type(self.user_id) is not str or type(self.session_id) is not str:
-            raise ValueError("an id is not text")
-        if self.expires_at is not None and type(self.expires_at) is not int:
-            raise ValueError(f"expires_at is {self.expires_at!r:.40}")
-        if self.ttl is not None and type(self.ttl) is not float:
-            raise ValueError(f"ttl is {self.ttl!r:.40}")
-        if type(self.body) is not bytes:
-            raise ValueError(f"the body is {type(self.body).__name__}, not bytes")
+        if tuple(map(type, self)) not in _TYPES:
+            types = ", ".join(type(value).__name__ for value in self)
+            raise ValueError(f"its columns are {types}")
+        if min(self[3:8]) < 0:
+            raise ValueError("a time or a count is negative")
+
+
+def _nothing() -> tuple[str | None, str | None, dict[str, Any]]:
+    return None, None, {}
+
+
+_TYPES = {
+    (int, str, str, int, int, int, int, int, ttl, expires_at, bytes, listed_time)
+    for ttl in (float, type(None))
+    for expires_at in (int, type(None))
+    # It is only where the index looks for the session: a wrong one is written anew.
+    for listed_time in (int, float, str, bytes)
+}
+"""The types of a sound row."""
 
 
 def decode_row(

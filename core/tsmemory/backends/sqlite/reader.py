@@ -6,8 +6,8 @@ same process, and its JSON functions know neither our types nor our rules.
 
 from __future__ import annotations
 
-import heapq
 import sqlite3
+from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -190,39 +190,27 @@ def _by_activity(rows: Iterator[SessionRow], query: SessionQuery) -> Iterator[Se
     A row is given out once no later one can be before it: later ones were listed no later (or no
     earlier) than the one just read, and active at most `LISTING_LAG_US` after they were listed.
     """
-    waiting: list[_Ranked] = []
-    for row in rows:
-        ranked = _Ranked(row, query.descending)
-        while waiting and waiting[0].precedes(row.listed_time):
-            yield heapq.heappop(waiting).row
-        heapq.heappush(waiting, ranked)
-    while waiting:
-        yield heapq.heappop(waiting).row
-
-
-class _Ranked:
-    """A row in a heap: the first in the order of the query is the smallest."""
-
-    __slots__ = ("descending", "place", "row")
-
-    def __init__(self, row: SessionRow, descending: bool) -> None:
-        self.row = row
-        self.descending = descending
+    descending = query.descending
+    waiting: list[tuple[Any, ...]] = []  # in order of activity; each with its row at the end
+    for number, row in enumerate(rows):
+        while waiting and _precedes(waiting[-1 if descending else 0], row.listed_time, descending):
+            yield waiting.pop(-1 if descending else 0)[-1]
         time = row.update_time
         # SQLite sorts numbers before text before blobs.
         rank = 0 if isinstance(time, (int, float)) else 1 if isinstance(time, str) else 2
-        self.place: tuple[Any, ...] = (rank, time, str(row.user_id), str(row.session_id))
+        insort(waiting, (rank, time, str(row.user_id), str(row.session_id), number, row))
+    if descending:
+        waiting.reverse()
+    yield from (place[-1] for place in waiting)
 
-    def __lt__(self, other: _Ranked) -> bool:
-        return self.place > other.place if self.descending else self.place < other.place
 
-    def precedes(self, listed_time: Any) -> bool:
-        """Whether every row that is listed at `listed_time`, or further on, comes after this."""
-        if not isinstance(listed_time, (int, float)) or self.place[0]:
-            return self.descending
-        if self.descending:
-            return bool(self.place[1] > listed_time + LISTING_LAG_US)
-        return bool(self.place[1] < listed_time)
+def _precedes(place: tuple[Any, ...], listed_time: Any, descending: bool) -> bool:
+    """Whether every row that is listed at `listed_time`, or further on, comes after `place`."""
+    if not isinstance(listed_time, (int, float)) or place[0]:
+        return descending
+    if descending:
+        return bool(place[1] > listed_time + LISTING_LAG_US)
+    return bool(place[1] < listed_time)
 
 
 # -- what both share -------------------------------------------------------------------------

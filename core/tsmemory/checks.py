@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from tsmemory.engine.codec import encode_message
+from tsmemory.engine.codec import encode_message, encode_value
 from tsmemory.engine.records import Key
-from tsmemory.errors import InvalidInputError
+from tsmemory.errors import InvalidInputError, shown
 from tsmemory.model import Message, ToolCall, as_id
 from tsmemory.openai_format import from_openai
 from tsmemory.times import MAX_TIME, micros
@@ -21,10 +20,10 @@ __all__ = [
     "MAX_ID_BYTES",
     "MessageLike",
     "as_calls",
-    "check_dict",
     "check_id",
     "check_key",
     "check_messages",
+    "check_metadata",
     "check_size",
     "check_storable",
     "check_texts",
@@ -40,6 +39,10 @@ MessageLike: TypeAlias = Message | Mapping[str, Any]
 """A message, as an argument: a record, or a dict in the OpenAI chat format."""
 
 DEFAULT_USER = "default"
+MAX_SIZE = 2**31 - 1024
+"""The largest count that can be asked for: what is added to it stays within 32 bits."""
+MAX_TTL = MAX_TIME / 4e6
+"""Seconds; the expiry of a session written today stays within 64 bits of microseconds."""
 MAX_ID_BYTES = 255
 """UTF-8 bytes of a user, session or message id: two of them and a time stay under every engine's
 key limit (Tablestore's is 1,024 bytes)."""
@@ -125,7 +128,7 @@ def _check_message(message: Message) -> None:
     check_id("message_id", message.message_id)
     role = message.role
     if type(role) is not str or not role:
-        raise InvalidInputError(f"role is {role!r}; give a non-empty str")
+        raise InvalidInputError(f"role is {shown(role)}; give a non-empty str")
     content = message.content
     if type(content) is not str:
         if not isinstance(content, list):
@@ -144,14 +147,26 @@ def _check_message(message: Message) -> None:
     if type(message.tool_calls) is not tuple:
         raise InvalidInputError("tool_calls is a tuple of ToolCall")
     for call in message.tool_calls:
-        if not isinstance(call, ToolCall) or not isinstance(call.name, str):
-            raise InvalidInputError("tool_calls is a tuple of ToolCall, each with a text name")
-        if not isinstance(call.arguments, (dict, str)):
-            raise InvalidInputError("a tool call's arguments are a dict, or text if they must be")
+        _check_call(call)
     if message.create_time is not None and type(message.create_time) is not int:
         raise InvalidInputError("create_time is an int, µs since the epoch, or None")
     if message.create_time is not None:
         micros("create_time", message.create_time)
+
+
+def _check_call(call: Any) -> None:
+    if not isinstance(call, ToolCall):
+        raise InvalidInputError(f"tool_calls is a tuple of ToolCall, not of {type(call).__name__}")
+    if type(call.name) is not str:
+        raise InvalidInputError(f"a tool call's name is a str, not {type(call.name).__name__}")
+    for name in ("id", "error"):
+        value = getattr(call, name)
+        if value is not None and type(value) is not str:
+            raise InvalidInputError(
+                f"a tool call's {name} is a str or None, not {type(value).__name__}"
+            )
+    if type(call.arguments) not in (dict, str):
+        raise InvalidInputError("a tool call's arguments are a dict, or text if they must be")
 
 
 def check_storable(message: Message, **changes: Any) -> None:
@@ -175,14 +190,15 @@ def as_calls(calls: Any) -> tuple[Any, ...]:
     return tuple(calls)
 
 
-def check_dict(what: str, value: Any) -> dict[str, Any]:
-    """A dict of metadata; the codec checks what is in it.
+def check_metadata(what: str, value: Any) -> dict[str, Any]:
+    """A dict of metadata, down to its values.
 
     Raises:
-        InvalidInputError: it is none.
+        InvalidInputError: it is none, or a value cannot be stored, by its path.
     """
     if type(value) is not dict:
         raise InvalidInputError(f"{what} is a dict, not {type(value).__name__}")
+    encode_value(value, rich=False, path=what)
     return value
 
 
@@ -209,24 +225,34 @@ def check_ttl(value: Any) -> float | None:
     if value is None:
         return None
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not 0 < value <= MAX_TIME / 4e6:
+    if not number or not 0 < value <= MAX_TTL:  # false of a NaN too
         raise InvalidInputError(
-            f"a time to live is a positive number of seconds, not {value!r}; None for no end"
+            f"a time to live is a positive number of seconds, up to {MAX_TTL:.0e}, not "
+            f"{shown(value)}; None for no end"
         )
     return float(value)
 
 
-def check_size(what: str, value: Any, *, least: int = 0) -> int:
+def check_size(what: str, value: Any, *, least: int = 0, most: int = MAX_SIZE) -> int:
     """A count.
 
     Raises:
-        InvalidInputError: not an int, or less than `least`.
+        InvalidInputError: not an int, less than `least`, or more than `most`.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidInputError(f"{what} is an int, not {type(value).__name__}")
-    if value < least:
-        raise InvalidInputError(f"{what} is {value}; give {least} or more")
+    if not least <= value <= most:
+        raise InvalidInputError(f"{what} is {shown(value)}; give {least} to {most}")
     return value
+
+
+def check_version(value: Any) -> int | None:
+    """An ``if_version``.
+
+    Raises:
+        InvalidInputError: neither None nor a version that a session can have.
+    """
+    return None if value is None else check_size("if_version", value, most=MAX_TIME)
 
 
 def encode_cursor(kind: str, place: tuple[Any, ...]) -> str:
@@ -244,11 +270,20 @@ def decode_cursor(kind: str, shape: type[T], cursor: str | None) -> T | None:
         return None
     try:
         data = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        found, *place = msgspec.json.decode(data, type=list[Any])
-        if found != kind:
-            raise ValueError(found)
+        named, *place = msgspec.json.decode(data, type=list[Any])
+        if named != kind or not all(map(_is_plausible, place)):
+            raise ValueError(named)
         return msgspec.convert(place, shape)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError):
         raise InvalidInputError(
             "cursor is not from this listing; pass a page's next_cursor back with the same order="
-        ) from error
+        ) from None
+
+
+def _is_plausible(part: Any) -> bool:
+    """Whether a part of a cursor is one that a row can have."""
+    if isinstance(part, int):
+        return 0 <= part <= MAX_TIME + 1
+    if isinstance(part, str):
+        return len(part.encode("utf-8", "surrogatepass")) <= 4 * MAX_ID_BYTES
+    return True

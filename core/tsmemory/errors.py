@@ -37,6 +37,16 @@ __all__ = [
 ]
 
 
+def shown(value: object) -> str:
+    """A wrong argument, as an error shows it: a short text, whatever the value is. Python refuses
+    to print an int of thousands of digits, and cannot print a list nested as deep."""
+    if isinstance(value, int) and abs(value) >> 70:
+        return "an int of many digits"
+    if value is None or isinstance(value, (str, bytes, int, float)):
+        return repr(value[:80] if isinstance(value, (str, bytes)) else value)
+    return f"a {type(value).__name__}"
+
+
 class TSMemoryError(Exception):
     """The root of the tree."""
 

@@ -21,15 +21,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from tsmemory.errors import InvalidInputError
+from tsmemory.values import MAX_DEPTH, as_json
 
 __all__ = ["And", "Compare", "Field", "Filter", "Not", "Or", "as_filter", "where"]
 
 Operator: TypeAlias = Literal[
     "eq", "ne", "gt", "ge", "lt", "le", "in", "not_in", "exists", "contains"
 ]
+
+
+_OPERATORS = frozenset(get_args(Operator))
+MAX_COMPARISONS = 500
+"""Comparisons in one filter: ours, inside every engine's limit for one query."""
 
 
 class Filter:
@@ -206,17 +212,57 @@ def as_filter(condition: Filter | Mapping[str, Any] | None) -> Filter | None:
     """What a ``where=`` argument means: a filter, or a dict of keys and the values they equal.
 
     Raises:
-        InvalidInputError: it is neither.
+        InvalidInputError: it is neither, or too large, or holds what metadata never does.
     """
-    if condition is None or isinstance(condition, Filter):
-        return condition
     if isinstance(condition, Mapping):
-        return And(tuple(Field(k).eq(v) for k, v in condition.items()))
+        condition = And(tuple(Field(k).eq(v) for k, v in condition.items()))
+    if condition is None or isinstance(condition, Filter):
+        _check(condition)
+        return condition
     if isinstance(condition, Field):
         raise InvalidInputError("where= got a bare where(key); add a comparison, as .exists()")
     raise InvalidInputError(
         f"where= takes a filter made with where(…) or a dict, not {type(condition).__name__}"
     )
+
+
+def _check(condition: Filter | None) -> None:
+    """Check a whole filter, which may have been built from the classes, or by a program."""
+    level = [] if condition is None else [condition]
+    depth = comparisons = 0
+    while level:
+        depth += 1
+        inner: list[Filter] = []
+        for part in level:
+            if isinstance(part, Compare):
+                _check_compare(part)
+                comparisons += 1
+            elif isinstance(part, Not):
+                inner.append(part.part)
+            elif isinstance(part, (And, Or)) and isinstance(part.parts, tuple):
+                inner.extend(part.parts)
+            else:
+                raise InvalidInputError(f"a filter has a {type(part).__name__} in it; use where(…)")
+        if depth > MAX_DEPTH or comparisons > MAX_COMPARISONS:
+            raise InvalidInputError(
+                f"a filter nests up to {MAX_DEPTH} deep and compares up to {MAX_COMPARISONS} "
+                "times; in_ takes many values at once"
+            )
+        level = inner
+
+
+def _check_compare(compare: Compare) -> None:
+    if type(compare.key) is not str or compare.operator not in _OPERATORS:
+        raise InvalidInputError("a comparison has a text key and an operator; use where(…)")
+    values = compare.value
+    if compare.operator not in ("in", "not_in"):
+        values = (values,)
+    elif not isinstance(values, tuple):
+        raise InvalidInputError("in and not_in compare with a tuple; use where(…).in_(…)")
+    for value in values:
+        as_json(_operand(value), False, f"where({compare.key[:40]!r})")
+        if type(value) is int and not -(2**63) <= value < 2**64:
+            raise InvalidInputError("metadata holds ints of 64 bits; compare with one")
 
 
 def equal(a: Any, b: Any) -> bool:

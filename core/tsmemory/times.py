@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
-from tsmemory.errors import InvalidInputError
+from tsmemory.errors import InvalidInputError, shown
 
 __all__ = ["MAX_TIME", "Time", "as_datetime", "micros"]
 
@@ -40,7 +40,7 @@ def micros(what: str, value: Time | None) -> int | None:
         value = (value - _EPOCH) // _MICROSECOND
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_TIME:
         raise InvalidInputError(
-            f"{what} is {_short(value)}; give microseconds since the epoch, 0 to 2**63 - 2, an "
+            f"{what} is {shown(value)}; give microseconds since the epoch, 0 to 2**63 - 2, an "
             "aware datetime, or ISO text"
         )
     return value
@@ -59,12 +59,6 @@ def _parse(what: str, text: str) -> dt.datetime:
         return msgspec.convert(text, dt.datetime)
     except (msgspec.ValidationError, UnicodeError):
         raise InvalidInputError(
-            f"{what} is {_short(text)}, which is not an ISO 8601 time; write it as "
+            f"{what} is {shown(text)}, which is not an ISO 8601 time; write it as "
             "2026-01-31T12:00:00Z"
         ) from None
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, int) and not -(2**70) < value < 2**70:
-        return "an int of more than 70 bits"  # whose repr may be refused
-    return repr(value)[:80]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from tsmemory.errors import CorruptRecordError, InvalidInputError
+from tsmemory.errors import CorruptRecordError, InvalidInputError, shown
 from tsmemory.filters import Filter
 
 __all__ = ["PAGE", "OnError", "Order", "Where", "descending", "usable", "whole"]
@@ -32,12 +32,12 @@ def usable(rows: Iterable[T | CorruptRecordError], on_error: OnError) -> list[T]
     if on_error == "skip":
         return [row for row in rows if not isinstance(row, CorruptRecordError)]
     if on_error != "raise":
-        raise InvalidInputError(f'on_error is "raise" or "skip", not {on_error!r:.80}')
+        raise InvalidInputError(f'on_error is "raise" or "skip", not {shown(on_error)}')
     return [whole(row) for row in rows]
 
 
 def descending(order: Order) -> bool:
     """Whether `order` is ``"desc"``."""
     if order not in ("asc", "desc"):
-        raise InvalidInputError(f'order is "asc" or "desc", not {order!r:.80}')
+        raise InvalidInputError(f'order is "asc" or "desc", not {shown(order)}')
     return order == "desc"

@@ -129,8 +129,7 @@ class ConversationSteps(ConversationSearchSteps):
 
     def _batch(self, messages: tuple[Any, ...], if_version: int | None) -> tuple[Message, ...]:
         batch = checks.check_messages(checks.flattened(messages))
-        if if_version is not None:
-            checks.check_size("if_version", if_version)
+        checks.check_version(if_version)
         if len(batch) > 1:
             check_duplicates(batch)
         return batch
@@ -360,10 +359,11 @@ class ConversationSteps(ConversationSearchSteps):
     ) -> Steps[Page[Message]]:
         """Same as `Conversation.list_messages`."""
         checks.check_size("limit", limit, least=1)
+        newest_first = descending(order)
         kind = f"messages-{order}"
         query = MessageQuery(
             limit=limit + 1,
-            descending=descending(order),
+            descending=newest_first,
             after=checks.decode_cursor(kind, Position, cursor),
             created_from=micros("created_from", created_from),
             created_to=micros("created_to", created_to),
@@ -441,9 +441,8 @@ class ConversationSteps(ConversationSearchSteps):
             if text is not UNSET and text is not None and type(text) is not str:
                 raise InvalidInputError(f"{name} is a str or None, not {type(text).__name__}")
         if metadata is not UNSET:
-            checks.check_dict("metadata", metadata)
-        if if_version is not None:
-            checks.check_size("if_version", if_version)
+            checks.check_metadata("metadata", metadata)
+        checks.check_version(if_version)
         times: dict[str, Any] = {
             name: micros(name, time)
             for name, time in (("create_time", create_time), ("update_time", update_time))

@@ -30,7 +30,7 @@ from tsmemory.engine.search import (
     texts_of,
 )
 from tsmemory.engine.steps import Steps
-from tsmemory.errors import CorruptRecordError, InvalidInputError
+from tsmemory.errors import CorruptRecordError, InvalidInputError, shown
 from tsmemory.filters import as_filter
 from tsmemory.model import Id, Message, MessageList, Page
 from tsmemory.search import Match, SearchHit, SearchOrder, SessionHit, excerpt
@@ -78,7 +78,7 @@ class SearchSteps:
         checks.check_size("limit", limit, least=1)
         checks.check_size("around", around)
         if order not in ("recent", "relevance"):
-            raise InvalidInputError(f'order is "recent" or "relevance", not {order!r:.80}')
+            raise InvalidInputError(f'order is "recent" or "relevance", not {shown(order)}')
         query = SearchQuery(
             query=parse_query(text, match),
             kinds=_kinds(kinds),

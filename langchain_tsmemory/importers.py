@@ -1,4 +1,4 @@
-"""Bringing in what langchain-community's chat message histories have stored.
+"""Bringing in what LangChain's message histories and LangGraph's checkpoints have stored.
 
 from langchain_tsmemory.importers import import_sql_history
 
@@ -6,155 +6,364 @@ with open_store("sqlite:///chat.db") as store:
     report = import_sql_history(store, "sqlite:///memory.db")
 
 Their data is read as data: each row is JSON of ``message_to_dict``, and only langchain-core's own
-message classes are built from it. langchain-community need not be installed. Each may be run again
-(see `tsmemory.transfer.import_sessions`): a message keeps its own id, and the n-th of a
-conversation without one is ``langchain:n``.
+message classes are built from it. The package that wrote it need not be installed. Each importer is
+`tsmemory.transfer.import_from` with a format, and may be run again: a message keeps its own id, and
+one without is known by what it says.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
+import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from langchain_core.messages import messages_from_dict
+from langchain_core.messages import BaseMessage, messages_from_dict
 
 from langchain_tsmemory._mapping import message_id, to_neutral
-from tsmemory import Message, MissingDependencyError, Problem, Store
-from tsmemory.transfer import Imported, Report, import_sessions, numbered
+from tsmemory import InvalidInputError, Message, MissingDependencyError, Problem, Store
+from tsmemory.transfer import Imported, Report, import_from
+from tsmemory.transfer.sources import (
+    Source,
+    attempt,
+    glob_of,
+    json_in,
+    micros_of,
+    open_redis,
+    open_sql,
+    read_bytes,
+    sqlite_connection,
+    sqlite_file,
+)
 
-__all__ = ["import_file_history", "import_redis_history", "import_sql_history"]
-
-_GLOB = re.compile(r"([*?\[\]\\])")
+__all__ = [
+    "import_checkpoints",
+    "import_file_history",
+    "import_postgres_history",
+    "import_redis_history",
+    "import_sql_history",
+    "read_checkpoints",
+    "read_file",
+    "read_postgres",
+    "read_redis_json",
+    "read_redis_lists",
+    "read_sql",
+]
 
 
 def import_file_history(
-    store: Store,
-    path: str | os.PathLike[str],
-    *,
-    session_id: str | None = None,
-    user_id: str = "default",
-    encoding: str = "utf-8",
+    store: Store, source: Source, *, user_id: str = "default", **options: Any
 ) -> Report:
-    """Bring in the file of a `FileChatMessageHistory`: one conversation.
-
-    Args:
-        session_id: the session it becomes; the file's name without its ending where not given.
-        user_id: whose.
-        encoding: as it was given to the history, which takes the platform's where none was.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    path = Path(path)
-    name = path.stem if session_id is None else session_id
-    found = _conversation(user_id, name, lambda: json.loads(path.read_text(encoding=encoding)))
-    return import_sessions(store, [found])
+    """Bring in the file of a `FileChatMessageHistory`: `import_from`, ``langchain-file``."""
+    return import_from(store, source, format="langchain-file", user_id=user_id, **options)
 
 
 def import_sql_history(
-    store: Store,
-    connection: Any,
-    *,
-    table_name: str = "message_store",
-    session_id_field_name: str = "session_id",
-    user_id: str = "default",
+    store: Store, source: Source, *, user_id: str = "default", **options: Any
 ) -> Report:
-    """Bring in the table of `SQLChatMessageHistory`: every session in it.
+    """Bring in the table of `SQLChatMessageHistory`: `import_from`, ``langchain-sql``."""
+    return import_from(store, source, format="langchain-sql", user_id=user_id, **options)
 
-    Args:
-        connection: a SQLAlchemy URL, or an ``Engine``, which stays open.
-        table_name: as it was given to the history.
-        session_id_field_name: as it was given to the history.
-        user_id: whose sessions they become.
 
-    Raises:
-        MissingDependencyError: SQLAlchemy is not installed.
-        sqlalchemy.exc.SQLAlchemyError: the database cannot be read, or has no such table.
-    """
-    try:
-        import sqlalchemy  # of the caller's choice, with the driver of the database
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            "SQLChatMessageHistory keeps its data by SQLAlchemy; pip install sqlalchemy"
-        ) from error
-    engine = sqlalchemy.create_engine(connection) if isinstance(connection, str) else connection
-    try:
-        table = sqlalchemy.Table(table_name, sqlalchemy.MetaData(), autoload_with=engine)
-        session = table.c[session_id_field_name]
-        with engine.connect() as db:
-            names = db.execute(sqlalchemy.select(session).distinct().order_by(session))
-
-            def conversations() -> Iterator[Imported | Problem]:
-                for (name,) in names.all():
-                    query = (
-                        sqlalchemy.select(table.c.message)
-                        .where(session == name)
-                        .order_by(table.c.id)
-                    )
-                    rows = db.execute(query).scalars().all()
-                    yield _conversation(user_id, name, lambda rows=rows: map(json.loads, rows))
-
-            return import_sessions(store, conversations())
-    finally:
-        if engine is not connection:
-            engine.dispose()
+def import_postgres_history(
+    store: Store, source: Source, *, user_id: str = "default", **options: Any
+) -> Report:
+    """Bring in the table of langchain-postgres: `import_from`, ``langchain-postgres``."""
+    return import_from(store, source, format="langchain-postgres", user_id=user_id, **options)
 
 
 def import_redis_history(
-    store: Store, client: Any, *, key_prefix: str = "message_store:", user_id: str = "default"
+    store: Store, source: Source, *, user_id: str = "default", **options: Any
 ) -> Report:
-    """Bring in what `RedisChatMessageHistory` keeps: every session under its prefix.
+    """Bring in langchain-community's `RedisChatMessageHistory`: `import_from`,
+    ``langchain-redis-list``."""
+    return import_from(store, source, format="langchain-redis-list", user_id=user_id, **options)
 
+
+def import_checkpoints(
+    store: Store, source: Source, *, user_id: str = "default", **options: Any
+) -> Report:
+    """Bring in the messages of LangGraph's checkpoints: `import_from`, ``langgraph``."""
+    return import_from(store, source, format="langgraph", user_id=user_id, **options)
+
+
+# -- readers -----------------------------------------------------------------------------------
+
+
+def read_file(
+    source: Source, *, user_id: str, session_id: str | None = None, encoding: str = "utf-8"
+) -> Iterator[Imported | Problem]:
+    """The file of a `FileChatMessageHistory`: one conversation.
+
+    Args:
+        session_id: the session it becomes; the file's name without its ending where not given.
+        encoding: as it was given to the history, which takes the platform's where none was.
+    """
+    name = session_id
+    if name is None:
+        path = getattr(source, "file_path", getattr(source, "name", source))
+        name = Path(path).stem if isinstance(path, (str, Path)) else "history"
+    source = getattr(source, "file_path", source)  # the history itself
+    data = read_bytes(source)
+    try:
+        text = data if encoding.lower().replace("_", "-") == "utf-8" else data.decode(encoding)
+        rows = json_in(text)
+        if not isinstance(rows, list):
+            raise InvalidInputError("not a list of messages")
+    except (ValueError, LookupError) as error:
+        yield Problem(user_id, name, None, f"not what FileChatMessageHistory writes: {error}")
+        return
+    yield _conversation(user_id, name, rows)
+
+
+def read_sql(
+    source: Source,
+    *,
+    user_id: str,
+    table_name: str = "message_store",
+    session_id_field_name: str = "session_id",
+) -> Iterator[Imported | Problem]:
+    """The table of `SQLChatMessageHistory`: every session in it.
+
+    Args:
+        source: a SQLAlchemy URL, a SQLite file, an ``Engine`` or an ``AsyncEngine``.
+        table_name: as it was given to the history.
+        session_id_field_name: as it was given to the history.
+    """
+    yield from _read_table(source, user_id, table_name, session_id_field_name, None)
+
+
+def read_postgres(
+    source: Source, *, user_id: str, table_name: str = "chat_history"
+) -> Iterator[Imported | Problem]:
+    """The table of langchain-postgres's `PostgresChatMessageHistory`: every session in it, with
+    the times at which its messages were written.
+
+    Args:
+        source: a URL, or a SQLAlchemy ``Engine`` or ``AsyncEngine``.
+        table_name: as it was given to the history.
+    """
+    yield from _read_table(source, user_id, table_name, "session_id", "created_at")
+
+
+def _read_table(
+    source: Source, user_id: str, table_name: str, session_field: str, time_field: str | None
+) -> Iterator[Imported | Problem]:
+    with open_sql(source) as db:
+        import sqlalchemy
+
+        if not sqlalchemy.inspect(db).has_table(table_name):
+            raise InvalidInputError(f"the database has no table {table_name!r}")
+        table = sqlalchemy.Table(table_name, sqlalchemy.MetaData(), autoload_with=db)
+        missing = {session_field, "id", "message"} - set(table.c.keys())
+        if missing:
+            raise InvalidInputError(f"the table {table_name!r} has no column {min(missing)!r}")
+        session = table.c[session_field]
+        # As it is stored: one row that is not JSON must not end the reading of all.
+        body = sqlalchemy.type_coerce(table.c.message, sqlalchemy.types.NullType())
+        columns = [session, body]
+        timed = time_field is not None and time_field in table.c
+        if time_field is not None and timed:
+            columns.append(table.c[time_field])
+        names = [row[0] for row in db.execute(sqlalchemy.select(session).distinct())]
+        for name in sorted(names, key=str):
+            query = sqlalchemy.select(*columns).where(session == name).order_by(table.c.id)
+            rows = [tuple(row) for row in db.execute(query)]
+            if name is None:
+                count = sqlalchemy.select(sqlalchemy.func.count()).where(session.is_(None))
+                number = db.execute(count.select_from(table)).scalar()
+                yield Problem(user_id, None, None, f"{number} rows without a session id")
+                continue
+            times = [row[2] for row in rows] if timed else ()
+            yield _conversation(user_id, str(name), [row[1] for row in rows], times)
+
+
+def read_redis_lists(
+    source: Source, *, user_id: str, key_prefix: str = "message_store:"
+) -> Iterator[Imported | Problem]:
+    """What langchain-community's `RedisChatMessageHistory` keeps: every session under its prefix.
     What is left of a key's time to live is left to the session.
 
     Args:
-        client: a ``redis.Redis`` or ``valkey.Valkey``, whatever its ``decode_responses``.
+        source: a URL, or a ``redis.Redis`` or ``valkey.Valkey``.
         key_prefix: as it was given to the history.
-        user_id: whose sessions they become.
     """
-
-    def conversations() -> Iterator[Imported | Problem]:
-        for key in sorted(client.scan_iter(match=_GLOB.sub(r"\\\1", key_prefix) + "*"), key=_text):
+    with open_redis(source) as client:
+        for key in sorted(client.scan_iter(match=glob_of(key_prefix)), key=_text):
             if _text(client.type(key)) != "list":
                 continue
-            rows = client.lrange(key, 0, -1)[::-1]  # the newest stands first
-            found = _conversation(
-                user_id,
-                _text(key)[len(key_prefix) :],
-                lambda rows=rows: [json.loads(row) for row in rows],
-            )
+            rows = client.lrange(key, 0, -1)[::-1]  # the newest is first
+            found = _conversation(user_id, _text(key)[len(key_prefix) :], rows)
             left = client.pttl(key)
-            if isinstance(found, Imported) and left > 0:
-                found.ttl = left / 1000
+            found.ttl = left / 1000 if left > 0 else None
             yield found
 
-    return import_sessions(store, conversations())
+
+def read_redis_json(
+    source: Source, *, user_id: str, key_prefix: str = "chat:"
+) -> Iterator[Imported | Problem]:
+    """What langchain-redis's `RedisChatMessageHistory` keeps: a document of RedisJSON per message,
+    ``{prefix}{session_id}:{ULID}``, with ``type``, ``data``, ``session_id`` and ``timestamp``
+    (seconds). A session's time to live is the shortest of its messages'.
+
+    Args:
+        source: a URL, or a ``redis.Redis``.
+        key_prefix: as it was given to the history.
+    """
+    sessions: dict[str, list[tuple[Any, str, Any]]] = {}
+    ttls: dict[str, float] = {}
+    with open_redis(source) as client:
+        for key in sorted(client.scan_iter(match=glob_of(key_prefix)), key=_text):
+            name = _text(key)
+            if _text(client.type(key)) != "ReJSON-RL":
+                continue
+            problem = Problem(user_id, None, None, name)
+            raw = client.execute_command("JSON.GET", key)
+            document = attempt(lambda: _document(raw), problem)  # noqa: B023  # called at once
+            if isinstance(document, Problem):
+                yield document
+                continue
+            session_id = str(document["session_id"])
+            own_id = str(document.get("message_id") or name.rpartition(":")[2])
+            sessions.setdefault(session_id, []).append((document["timestamp"], own_id, document))
+            left = client.pttl(key)
+            if left > 0:
+                ttls[session_id] = min(left / 1000, ttls.get(session_id, left / 1000))
+    for session_id, documents in sessions.items():
+        documents.sort(key=lambda entry: entry[:2])
+        found = _conversation(
+            user_id,
+            session_id,
+            [document for _, _, document in documents],
+            [time for time, _, _ in documents],
+        )
+        found.ttl = ttls.get(session_id)
+        yield found
+
+
+def _document(raw: Any) -> dict[str, Any]:
+    document = json_in(raw)
+    if not isinstance(document, dict) or not isinstance(document.get("timestamp"), (int, float)):
+        raise InvalidInputError("not what langchain-redis writes")
+    if not isinstance(document.get("session_id"), str):
+        raise InvalidInputError("it has no session_id")
+    return document
+
+
+def read_checkpoints(
+    source: Source, *, user_id: str, channel: str = "messages"
+) -> Iterator[Imported | Problem]:
+    """The messages in the newest checkpoint of each thread of LangGraph; those of subgraphs are
+    not read.
+
+    Args:
+        source: a checkpointer, or the file of a ``SqliteSaver``, or a PostgreSQL URL of a
+            ``PostgresSaver``; the package of the saver must be installed.
+        channel: the key of the state that holds the messages.
+    """
+    with ExitStack() as stack:
+        saver = source if hasattr(source, "get_tuple") else _open_saver(source, stack)
+        newest: dict[str, dict[str, Any]] = {}
+        for item in saver.list(None):
+            config = item.config["configurable"]
+            if config.get("checkpoint_ns", "") == "":
+                thread = str(config["thread_id"])
+                known = newest.get(thread)
+                if known is None or config["checkpoint_id"] > known["checkpoint_id"]:
+                    newest[thread] = config
+        for thread, config in sorted(newest.items()):
+            problem = Problem(user_id, thread, None, "its checkpoint cannot be read")
+            found = attempt(lambda: saver.get_tuple({"configurable": config}), problem)  # noqa: B023
+            if isinstance(found, Problem):
+                yield found
+                continue
+            values = found.checkpoint.get("channel_values") if found else None
+            messages = values.get(channel) if isinstance(values, dict) else None
+            if messages is None:
+                continue  # a graph without messages
+            listed = messages if isinstance(messages, list) else [messages]
+            yield _conversation(user_id, thread, listed)
+
+
+def _open_saver(source: Source, stack: ExitStack) -> Any:
+    """A read-only saver, which builds langchain-core's messages and plain values only."""
+    try:
+        from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+        serializer = JsonPlusSerializer(allowed_msgpack_modules=None)
+        path = sqlite_file(source)
+        if path is not None:
+            from langgraph.checkpoint.sqlite import SqliteSaver
+
+            db: sqlite3.Connection = stack.enter_context(sqlite_connection(path))
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'checkpoints'").fetchone():
+                raise InvalidInputError(f"{path} has no table 'checkpoints'")
+            saver = SqliteSaver(db, serde=serializer)
+            saver.is_setup = True  # its tables are there, and it may not create any
+            return saver
+        if not isinstance(source, str):
+            raise InvalidInputError("give a checkpointer, a SQLite file, or a PostgreSQL URL")
+        import psycopg
+        from langgraph.checkpoint.postgres import PostgresSaver
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"reading checkpoints needs {error.name}; pip install langgraph-checkpoint-sqlite or "
+            "langgraph-checkpoint-postgres"
+        ) from error
+    connection = psycopg.Connection.connect(
+        source, autocommit=True, row_factory=psycopg.rows.dict_row, prepare_threshold=None
+    )
+    stack.enter_context(connection)
+    return PostgresSaver(connection, serde=serializer)
+
+
+# -- rows --------------------------------------------------------------------------------------
 
 
 def _text(value: Any) -> str:
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
-def _conversation(user_id: str, session_id: str, read: Any) -> Imported | Problem:
-    """One conversation, or why it cannot be read."""
-    try:
-        return Imported(session_id=session_id, user_id=user_id, messages=_messages(read()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"not what langchain-community writes: {type(error).__name__}: {error}"
-        return Problem(user_id, session_id, None, what)
-
-
-def _messages(rows: Iterable[Any]) -> list[Message]:
-    found = messages_from_dict(list(rows))
+def _conversation(
+    user_id: str, session_id: str, rows: Iterable[Any], times: Iterable[Any] = ()
+) -> Imported:
+    """One conversation; a row that is no message of langchain-core is reported."""
+    messages: list[Message] = []
+    ids: list[str | None] = []
+    problems: list[Problem] = []
+    clock = iter(times)
     used: set[str] = set()
-    for message in found:
-        if message.id in used:
-            message.id = None  # another message has it; ours are unique in a session
-        elif message.id is not None:
-            used.add(message.id)
-    ids = [None if message.id is None else message_id(message.id) for message in found]
-    return numbered(map(to_neutral, found), "langchain", ids)
+    for number, row in enumerate(rows, 1):
+        time = micros_of(next(clock, None))
+        problem = Problem(user_id, session_id, None, f"message {number} is not LangChain's")
+        found = attempt(lambda: _message(row, used), problem)  # noqa: B023  # called at once
+        if isinstance(found, Problem):
+            problems.append(found)
+            continue
+        neutral, own_id = found
+        messages.append(neutral if time is None else _at(neutral, time))
+        ids.append(own_id)
+    return Imported(
+        session_id=session_id, user_id=user_id, messages=messages, ids=ids, problems=problems
+    )
+
+
+def _at(message: Message, time: int) -> Message:
+    import msgspec
+
+    return msgspec.structs.replace(message, create_time=time)
+
+
+def _message(row: Any, used: set[str]) -> tuple[Message, str | None]:
+    if isinstance(row, (str, bytes)):
+        row = json_in(row)
+    if not isinstance(row, BaseMessage):
+        if not isinstance(row, dict):
+            raise InvalidInputError(f"{row!r:.80}")
+        (row,) = messages_from_dict([row])
+    if row.id in used:
+        row = row.model_copy(update={"id": None})  # another message has it; here ids are unique
+    elif row.id is not None:
+        used.add(row.id)
+    return to_neutral(row), None if row.id is None else message_id(row.id)

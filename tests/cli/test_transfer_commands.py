@@ -104,14 +104,50 @@ def test_directories(say: Say, tmp_path: Path) -> None:
     old, target = tmp_path / "sessions", f"sqlite:///{tmp_path / 'new.db'}"
     old.mkdir()
     (old / "a.jsonl").write_text('{"role": "user", "content": "hi"}\n', encoding="utf-8")
-    found = read(say("import", str(old), "-s", target, "--format", "jsonl-store", "--json"))
+    found = read(say("import", str(old), "-s", target, "--format", "picoclaw", "--json"))
     assert (found["sessions"], found["messages"]) == (1, 1)
     (old / "b.json").write_text(
         json.dumps({"key": "b", "messages": [{"role": "user", "content": "yo"}]}), encoding="utf-8"
     )
-    found = read(say("import", str(old), "-s", target, "--format", "json-sessions", "--json"))
+    found = read(say("import", str(old), "-s", target, "--format", "picoclaw-json", "--json"))
     assert (found["sessions"], found["messages"]) == (1, 1)
-    assert (old / "b.json.migrated").exists()
+    assert (old / "b.json").exists()
+
+
+def test_formats_and_their_options(say: Say, tmp_path: Path) -> None:
+    target = f"sqlite:///{tmp_path / 'new.db'}"
+    shown = say("import", "--format", "list")[1]
+    assert "chatgpt" in shown
+    assert set(read(say("import", "--format", "list", "--json"))) < set(shown.split())
+    turns = {
+        name: {
+            "id": name,
+            "parent": parent,
+            "message": {
+                "id": name,
+                "author": {"role": "user"},
+                "content": {"content_type": "text", "parts": [name]},
+            },
+        }
+        for name, parent in (("a", None), ("b", "a"), ("c", "a"))
+    }
+    chat = {"id": "s", "title": "T", "mapping": turns, "current_node": "c"}
+    file = tmp_path / "conversations.json"
+    file.write_text(json.dumps([chat]), encoding="utf-8")
+    command = ["import", str(file), "-s", target, "--format", "chatgpt", "--json"]
+    assert read(say(*command))["written"] == 2
+    assert read(say(*command, "-o", "branches=true"))["written"] == 2
+    code, _, err = say(*command[:-1], "-o", "wrong=1")
+    assert (code, "branches" in err) == (2, True)
+    assert say(*command[:-1], "-o", "wrong")[0] == 2
+
+
+def test_markdown(say: Say, url: str, tmp_path: Path) -> None:
+    file = tmp_path / "all.md"
+    assert say("export", str(file), "-s", url, "-u", "ada", "--format", "markdown")[0] == 0
+    text = file.read_text(encoding="utf-8")
+    assert "- session: `trip`" in text
+    assert "## User" in text
 
 
 def test_broken_records(say: Say, url: str, tmp_path: Path) -> None:
@@ -128,13 +164,14 @@ def test_broken_records(say: Say, url: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["export", "--format", "xml"], "tsmemory, openai"),
+        (["export", "--format", "xml"], "tsmemory, openai, markdown"),
         (["export", "--json"], "give a FILE"),
-        (["export", "--format", "openai", "--skip-broken"], "for the format tsmemory"),
+        (["export", "--format", "openai", "--skip-broken"], "not for the format openai"),
         (["import", "nowhere.jsonl"], "no file nowhere.jsonl"),
-        (["import", "nowhere", "--format", "jsonl-store"], "is a directory"),
-        (["import", "x", "-u", "ada"], "says whose"),
-        (["import"], "FILE"),
+        (["import", "nowhere", "--format", "picoclaw"], "no directory"),
+        (["import", "nowhere", "--format", "martian"], "chatgpt"),
+        (["import", "x", "-u", "ada"], "has its users"),
+        (["import"], "SOURCE"),
     ],
 )
 def test_bad_input(say: Say, arguments: list[str], says: str) -> None:

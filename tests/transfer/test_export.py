@@ -141,7 +141,7 @@ def test_a_longer_file_adds_what_is_new() -> None:
         assert import_openai(store, file(4)).written == 2
         say[1]["content"] = "changed"
         assert import_openai(store, file(4)).written == 1
-        assert [m.text for m in chat.iter_messages()] == ["0", "changed", "2", "3"]
+        assert [m.text for m in chat.iter_messages()] == ["0", "1", "2", "3", "changed"]
         chat.append(Message.user("lived on"))
         chat.update_session(title="mine")
         session = chat.session()
@@ -154,7 +154,10 @@ def test_what_is_no_conversation_is_told() -> None:
     good = json.dumps({"id": "good", "messages": [{"role": "user", "content": "x"}]})
     with open_store("memory:") as store:
         report = import_openai(store, io.BytesIO("\n".join([*lines, good]).encode()))
-        assert [p.what.split(":")[0] for p in report.problems] == [f"line {i}" for i in range(1, 6)]
+        assert [p.what.split(":")[0] for p in report.problems] == [
+            *(f"line {i}" for i in range(1, 5)),
+            "line 5, message 1",
+        ]
         assert [s.session_id for s in store.iter_sessions()] == ["good"]
 
 

@@ -22,15 +22,17 @@ from langchain_tsmemory.importers import (
 )
 from llamaindex_tsmemory import from_neutral as to_llamaindex
 from llamaindex_tsmemory.importers import import_redis_chat_store, import_simple_chat_store
-from tsmemory import InvalidInputError, Message, Store, open_store, to_openai
-from tsmemory.testing.servers.redis import RedisServer, find_server
-from tsmemory.transfer import (
-    Imported,
-    import_jsonl_store,
-    import_sessions,
-    migrate_json_sessions,
-    numbered,
+from tsmemory import (
+    BackendError,
+    InvalidInputError,
+    Message,
+    Store,
+    TSMemoryError,
+    open_store,
+    to_openai,
 )
+from tsmemory.testing.servers.redis import RedisServer, find_server
+from tsmemory.transfer import import_from, migrate_json_sessions
 
 
 @pytest.fixture
@@ -102,12 +104,23 @@ def test_file_chat_message_history(store: Store, tmp_path: Path) -> None:
     report = import_file_history(store, path, user_id="u")
     assert (report.sessions, report.messages, report.written, report.problems) == (1, 6, 6, [])
     found = check_langchain(store, "ada", "u")
-    assert [m.message_id for m in found][:3] == ["langchain:0", "mine", "run-1"]
+    assert [m.message_id for m in found][1:3] == ["mine", "run-1"]
     history.add_message(HumanMessage("more"))
     assert import_file_history(store, path, user_id="u").written == 1
     assert import_file_history(store, path, session_id="other", user_id="u").written == 7
+    # Cleared, and begun again.
+    history.clear()
+    history.add_messages([HumanMessage("more"), HumanMessage("again", id="mine")])
+    report = import_file_history(store, path, user_id="u")
+    kept = [m.text for m in store.conversation("ada", user_id="u").iter_messages()]
+    assert kept == ["rules", "Grüße \x00 😀", "", "ok", "a", "again", "more", "again"]
+    assert report.written == 1  # the second "again" is a person's
+    assert [p.message_id for p in report.problems] == ["mine", None]
     path.write_text("[{]")
     assert import_file_history(store, path).problems
+    with pytest.raises(InvalidInputError, match="no file"):
+        import_file_history(store, tmp_path / "nothing.json")
+    assert not (tmp_path / "nothing.json").exists()
 
 
 def test_sql_chat_message_history(store: Store, tmp_path: Path) -> None:
@@ -129,10 +142,32 @@ def test_sql_chat_message_history(store: Store, tmp_path: Path) -> None:
     assert import_sql_history(store, engine, table_name="mine", user_id="u").sessions == 1
     check_langchain(store, "three", "u")
     with engine.begin() as db:
-        db.execute(sqlalchemy.text("INSERT INTO mine (session_id, message) VALUES ('bad', '{')"))
-    (problem,) = import_sql_history(store, engine, table_name="mine", user_id="u").problems
-    assert problem[:3] == ("u", "bad", None)
+        db.execute(sqlalchemy.text("INSERT INTO mine (session_id, message) VALUES ('three', '{')"))
+    kind("three", table_name="mine", connection=engine).add_message(HumanMessage("after"))
+    report = import_sql_history(store, engine, table_name="mine", user_id="u")
+    assert [p[:3] for p in report.problems] == [("u", "three", None)]
+    assert report.written == 1
+    # The oldest are deleted, the ids of rows stay and mean nothing.
+    with engine.begin() as db:
+        db.execute(sqlalchemy.text("DELETE FROM message_store WHERE session_id = 'one' AND id < 4"))
+    kind("one", connection=engine).add_message(HumanMessage("newest"))
+    report = import_sql_history(store, engine)
+    assert (report.written, len(report.problems)) == (1, 1)
+    assert store.conversation("one").count() == 7
     engine.dispose()
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for missing in (f"sqlite:///{tmp_path}/none.db", tmp_path / "none.db"):
+        with pytest.raises(InvalidInputError, match="no file"):
+            import_sql_history(store, missing)
+    with pytest.raises(InvalidInputError, match="no table 'none'"):
+        import_sql_history(store, url, table_name="none")
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    (tmp_path / "text.db").write_text("not a database")
+    with pytest.raises(TSMemoryError):
+        import_sql_history(store, tmp_path / "text.db")
+    with pytest.raises(TSMemoryError) as caught:
+        import_sql_history(store, "postgresql://u:hunter2@127.0.0.1:1/x")
+    assert "hunter2" not in str(caught.value)
 
 
 def test_redis_chat_message_history(store: Store, server: RedisServer, client: Any) -> None:
@@ -156,6 +191,20 @@ def test_redis_chat_message_history(store: Store, server: RedisServer, client: A
     with redis.Redis(port=server.port, decode_responses=True) as text:
         assert import_redis_history(store, text, key_prefix="other:", user_id="u").written == 6
     check_langchain(store, "x", "u")
+    # Trimmed to the newest two, and one more said; from a URL.
+    client.ltrim("message_store:one", 0, 1)
+    kind("one", url=url).add_message(HumanMessage("more"))
+    report = import_redis_history(store, url)
+    assert (report.written, len(report.problems)) == (1, 1)
+    assert [m.text for m in store.conversation("one").iter_messages()][-3:] == [
+        "a",
+        "again",
+        "more",
+    ]
+    with pytest.raises(BackendError):
+        import_redis_history(store, "redis://127.0.0.1:1/0")
+    with pytest.raises(InvalidInputError):
+        import_redis_history(store, 5)
 
 
 def test_nothing_but_messages_is_built(store: Store, tmp_path: Path) -> None:
@@ -169,7 +218,7 @@ def test_nothing_but_messages_is_built(store: Store, tmp_path: Path) -> None:
         path.write_text(json.dumps([bad]))
         report = import_file_history(store, path)
         assert len(report.problems) == 1, bad
-    assert store.stats().sessions == 0
+    assert store.stats().messages == 0
 
 
 # -- LlamaIndex -------------------------------------------------------------------------------
@@ -225,11 +274,15 @@ def test_simple_chat_store(store: Store, tmp_path: Path, written: Any) -> None:
     older.write_text(json.dumps(path.read_text(encoding="utf-8")))
     assert import_simple_chat_store(store, older, user_id="v").written == 8
     data = json.loads(path.read_text(encoding="utf-8"))
-    data["store"]["bad"] = [{"role": "nobody"}]
+    data["store"]["bad"] = [{"role": "nobody"}, {"role": "user", "content": "good"}]
+    data["store"]["one"] = [*data["store"]["one"][2:], {"role": "user", "content": "new"}]
     path.write_text(json.dumps(data))
-    assert [p[:2] for p in import_simple_chat_store(store, path).problems] == [("default", "bad")]
+    report = import_simple_chat_store(store, path, user_id="u")
+    assert [p[:2] for p in report.problems] == [("u", "one"), ("u", "bad")]
+    assert report.written == 2
+    assert store.conversation("one", user_id="u").count() == 5
     path.write_text("[]")
-    with pytest.raises(ValueError, match="SimpleChatStore"):
+    with pytest.raises(InvalidInputError, match="SimpleChatStore"):
         import_simple_chat_store(store, path)
 
 
@@ -251,6 +304,11 @@ def test_redis_chat_store(store: Store, server: RedisServer, client: Any) -> Non
     check_llamaindex(store, "two")
     assert 400 < store.conversation("two").get_ttl() <= 500
     assert import_redis_chat_store(store, client, match="t*").sessions == 1
+    client.lpop("one", 2)
+    client.rpush("one", json.dumps({"role": "user", "content": "new"}))
+    report = import_redis_chat_store(store, client, match="one")
+    assert (report.written, len(report.problems)) == (1, 1)
+    assert store.conversation("one").count() == 5
 
 
 # -- picoclaw, which is written in Go: files as its code writes them -----------------------------
@@ -283,7 +341,7 @@ def test_the_jsonl_store(store: Store, tmp_path: Path) -> None:
     (tmp_path / "bare.jsonl").write_text(MESSAGES[0] + "\n" + '{"role":"us')
     (tmp_path / "bad.jsonl").write_text(MESSAGES[0])
     (tmp_path / "bad.meta.json").write_text("{")
-    report = import_jsonl_store(store, tmp_path, user_id="u")
+    report = import_from(store, tmp_path, format="picoclaw", user_id="u")
     assert (report.sessions, report.messages) == (2, 4)
     assert [p.what.split(":")[0] for p in report.problems] == [
         "bad.meta.json",
@@ -306,8 +364,25 @@ def test_the_jsonl_store(store: Store, tmp_path: Path) -> None:
     with (tmp_path / "telegram_123.jsonl").open("a") as file:
         file.write(line("user", "more"))
     (tmp_path / "telegram_123.meta.json").write_text(json.dumps({**meta, "skip": 3}))
-    assert import_jsonl_store(store, tmp_path, user_id="u").written == 1
+    assert import_from(store, tmp_path, format="picoclaw", user_id="u").written == 1
     assert [m.text for m in chat.list_messages()] == ["", "ok", "grüße", "more"]
+    # Compact rewrites the file from the lines that are left, SetHistory with others.
+    (tmp_path / "telegram_123.jsonl").write_text(
+        MESSAGES[3] + line("user", "more") + line("user", "and more"), encoding="utf-8"
+    )
+    (tmp_path / "telegram_123.meta.json").write_text(json.dumps({**meta, "skip": 0}))
+    assert import_from(store, tmp_path, format="picoclaw", user_id="u").written == 1
+    (tmp_path / "telegram_123.jsonl").write_text(
+        line("user", "begun anew", created_at="2026-03-01T10:00:00.5Z"), encoding="utf-8"
+    )
+    report = import_from(store, tmp_path, format="picoclaw", user_id="u")
+    assert report.written == 1
+    assert any("5 messages brought in before" in p.what for p in report.problems)
+    found = chat.list_messages().items
+    assert [m.text for m in found] == ["begun anew", "", "ok", "grüße", "more", "and more"]
+    assert found[0].create_time == 1_772_359_200_500_000
+    with pytest.raises(InvalidInputError, match="no directory"):
+        import_from(store, tmp_path / "nowhere", format="picoclaw")
 
 
 def test_the_json_sessions_of_before(
@@ -350,27 +425,3 @@ def test_the_json_sessions_of_before(
     (tmp_path / "discord_7.json.migrated").rename(tmp_path / "discord_7.json")
     assert migrate_json_sessions(store, tmp_path).written == 0
     assert migrate_json_sessions(store, tmp_path / "nowhere").sessions == 0
-
-
-# -- importers of your own ----------------------------------------------------------------------
-
-
-def test_an_importer_of_your_own(store: Store) -> None:
-    timed = [Message.user(str(t), message_id=str(t), create_time=t) for t in (5, 3)]
-    mixed = numbered([Message.user("a"), Message.user("b")], "mine", [None, "x"])
-    assert [m.message_id for m in mixed] == ["mine:0", "x"]
-    sessions = [
-        Imported(session_id="timed", messages=timed, title="T", ttl=50, update_time=9),
-        Imported(session_id="mixed", messages=mixed, metadata={"from": "mine"}),
-        Imported(session_id="empty", messages=[]),
-    ]
-    for written in (4, 0):
-        report = import_sessions(store, sessions)
-        assert (report.sessions, report.messages, report.written) == (3, 4, written)
-    chat = store.conversation("timed")
-    assert [m.create_time for m in chat.iter_messages()] == [3, 5]
-    assert (chat.session().title, chat.session().ttl, chat.session().update_time) == ("T", 50, 9)
-    assert store.conversation("mixed").session().metadata == {"from": "mine"}
-    assert store.conversation("empty").session() is not None
-    with pytest.raises(InvalidInputError):
-        import_sessions(store, [Imported(session_id="", messages=[])])

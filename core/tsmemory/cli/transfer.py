@@ -25,19 +25,30 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 _STANDARD = "-"  # the standard streams, as everywhere
-_FORMATS = ("tsmemory", "openai", "jsonl-store", "json-sessions")
+_TO = ("tsmemory", "openai", "markdown")
 ToFormat = Annotated[
     str,
     typer.Option(
-        "--format", help="tsmemory (loses nothing) or openai (chat format, for training sets)."
+        "--format",
+        help="tsmemory (loses nothing), openai (chat format, for training sets) or markdown (for "
+        "people).",
     ),
 ]
 FromFormat = Annotated[
     str,
     typer.Option(
         "--format",
-        help="tsmemory or openai (files), jsonl-store or json-sessions (directories of picoclaw; "
-        "of the last, what came in is renamed to .migrated).",
+        help="What wrote it: tsmemory (default), chatgpt, claude, open-webui, openai, sharegpt, "
+        "langchain-sql and others; --format list shows all.",
+    ),
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        "-o",
+        metavar="NAME=VALUE",
+        help="An option of the format, as table_name=history or branches=true; repeatable.",
     ),
 ]
 
@@ -58,10 +69,10 @@ def _export(
     force: Annotated[bool, typer.Option("--force", help="Write over FILE if it is there.")] = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Write a store to a file, as JSON Lines."""
-    _check_format(format, _FORMATS[:2])
+    """Write a store to a file: as JSON Lines, or as Markdown to read."""
+    _check_format(format, _TO)
     if format == "openai" and skip_broken:
-        raise InvalidInputError("--skip-broken is for the format tsmemory")
+        raise InvalidInputError("--skip-broken is not for the format openai")
     if file == _STANDARD and as_json:
         raise InvalidInputError("--json tells of the export on standard output: give a FILE")
     if file != _STANDARD and Path(file).exists() and not force:
@@ -83,53 +94,82 @@ def _export(
 
 
 def _exported(source: Store, target: Any, user: str | None, format: str, skip: bool) -> Report:  # noqa: A002
-    from tsmemory.transfer import export_jsonl, export_openai
+    from tsmemory.transfer import export_jsonl, export_markdown, export_openai
 
     whose = UNSET if user is None else user
     with progress("exporting", lambda: source.stats().messages) as move:
         if format == "openai":
             return export_openai(source, target, user_id=whose)
         on_error: Literal["raise", "skip"] = "skip" if skip else "raise"
-        return export_jsonl(
-            source, target, user_id=whose, progress=_moving(move), on_error=on_error
-        )
+        export = export_markdown if format == "markdown" else export_jsonl
+        return export(source, target, user_id=whose, progress=_moving(move), on_error=on_error)
 
 
 def _import(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="- is standard input.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="SOURCE", help="A path or a URL; - is standard input."),
+    ] = None,
     store: StoreURL = None,
     format: FromFormat = "tsmemory",  # noqa: A002  # the option's name
     user: Annotated[
         str | None,
         typer.Option("--user", "-u", help="Whose the sessions become where they do not say."),
     ] = None,
+    option: Options = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Bring in a file or a directory. Safe to repeat."""
-    _check_format(format, _FORMATS)
-    if format == "tsmemory" and user is not None:
-        raise InvalidInputError("a file of the format tsmemory says whose each session is")
-    directory = format in _FORMATS[2:]
-    if directory and not Path(file).is_dir():
-        raise InvalidInputError(f"{format} is a directory, which {file} is not")
-    if not directory and file != _STANDARD and not Path(file).is_file():
-        raise InvalidInputError(f"there is no file {file}")
+    """Bring in what tsmemory or other software wrote. Safe to repeat.
+
+    What is stored is never overwritten; exit code 1 where something could not be read, or differs.
+    """
     from tsmemory import transfer
 
-    source: Any = sys.stdin.buffer if file == _STANDARD and not directory else file
-    whose = user or DEFAULT_USER
+    if format == "list":
+        _list_formats(as_json)
+        return
+    if source is None:
+        raise InvalidInputError("give a SOURCE: a path, a URL, or - for standard input")
+    options = _parsed(option or [])
+    if format == "tsmemory" and (user is not None or options):
+        raise InvalidInputError("a file of the format tsmemory has its users; it has no options")
+    _check_format(format, ("tsmemory", *transfer.FORMATS))
+    given: Any = sys.stdin.buffer if source == _STANDARD else source
+    if format == "tsmemory" and source != _STANDARD and not Path(source).is_file():
+        raise InvalidInputError(f"there is no file {source}")
     with opened(store, create=True) as target, progress("importing") as move:
         target.setup()
-        told = _moving(move)
-        if format == "openai":
-            report = transfer.import_openai(target, source, user_id=whose, progress=told)
-        elif format == "jsonl-store":
-            report = transfer.import_jsonl_store(target, source, user_id=whose, progress=told)
-        elif format == "json-sessions":
-            report = transfer.migrate_json_sessions(target, source, user_id=whose, progress=told)
+        moved = _moving(move)
+        if format == "tsmemory":
+            report = transfer.import_jsonl(target, given, progress=moved)
         else:
-            report = transfer.import_jsonl(target, source, progress=told)
+            whose = user or DEFAULT_USER
+            report = transfer.import_from(
+                target, given, format=format, user_id=whose, progress=moved, **options
+            )
     _tell(report, "imported", as_json)
+
+
+def _list_formats(as_json: bool) -> None:
+    from tsmemory.transfer import FORMATS
+
+    if as_json:
+        echo_json({name: found.source for name, found in FORMATS.items()})
+        return
+    width = max(map(len, FORMATS))
+    console.print(Text(f"{'tsmemory':{width}}  file of tsmemory export"))
+    for name, found in FORMATS.items():
+        console.print(Text(f"{name:{width}}  {found.source}"), soft_wrap=True)
+
+
+def _parsed(given: list[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidInputError(f"--option is NAME=VALUE, not {text!r}")
+        options[name.replace("-", "_")] = {"true": True, "false": False}.get(value.lower(), value)
+    return options
 
 
 def _copy(

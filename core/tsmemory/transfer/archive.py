@@ -25,7 +25,7 @@ from tsmemory.engine.steps import Steps
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Message, Session
 from tsmemory.store import Store
-from tsmemory.transfer._copy import (
+from tsmemory.transfer.copying import (
     Progress,
     Report,
     drive,

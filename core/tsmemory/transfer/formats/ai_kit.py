@@ -1,0 +1,114 @@
+"""The Redis keys of @ainative/ai-kit's ``RedisStore`` (github.com/AINative-Studio/ai-kit,
+``packages/core/src/store``): ``{keyPrefix}:{conversationId}`` is a string of JSON with
+``conversationId``, ``messages`` (``id``, ``role``, ``content``, ``timestamp`` in ms) and
+``metadata`` (``createdAt``, ``updatedAt`` in ms, ``ttl`` in seconds, and the user's own)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tsmemory.errors import InvalidInputError
+from tsmemory.model import Message, Problem
+from tsmemory.transfer.formats.openai_chat import chat_message
+from tsmemory.transfer.merging import Imported
+from tsmemory.transfer.sources import (
+    Source,
+    attempt,
+    glob_of,
+    json_in,
+    mapping_of,
+    micros_of,
+    open_redis,
+    text_of,
+)
+
+__all__ = ["read"]
+
+_OWN = frozenset(
+    {"conversationId", "createdAt", "updatedAt", "messageCount", "metadata", "title", "ttl"}
+)
+_FIELDS = frozenset({"id", "role", "content", "timestamp", "metadata", "name", "toolCalls"})
+
+
+def read(
+    source: Source, *, user_id: str, key_prefix: str = "aikit:conversation"
+) -> Iterator[Imported | Problem]:
+    """The conversations under a prefix.
+
+    Args:
+        key_prefix: as it was given to the store.
+    """
+    prefix = f"{key_prefix}:"
+    with open_redis(source) as client:
+        for key in sorted(client.scan_iter(match=glob_of(prefix)), key=_name):
+            name = _name(key)
+            problem = Problem(user_id, name.removeprefix(prefix), None, "not what ai-kit writes")
+            if _name(client.type(key)) != "string":
+                yield problem._replace(what=f"{name} is not a string")
+                continue
+            value, left = client.get(key), client.pttl(key)
+            if value is None:  # it expired meanwhile
+                continue
+            ttl = left / 1000 if left > 0 else None
+            yield attempt(
+                lambda: _conversation(value, name.removeprefix(prefix), user_id, ttl),  # noqa: B023
+                problem,
+            )
+
+
+def _name(value: Any) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+def _conversation(value: bytes | str, name: str, user_id: str, ttl: float | None) -> Imported:
+    raw = json_in(text_of(value))
+    metadata = mapping_of(raw.get("metadata"))
+    own = mapping_of(metadata.get("metadata"))
+    whose = metadata.get("userId") or own.get("userId")
+    whose = whose if isinstance(whose, str) else user_id
+    messages: list[Message] = []
+    ids: list[str | None] = []
+    problems: list[Problem] = []
+    for number, item in enumerate(raw["messages"], 1):
+        problem = Problem(whose, name, None, f"message {number}")
+        found = attempt(lambda: _message(item), problem)  # noqa: B023  # called at once
+        if isinstance(found, Problem):
+            problems.append(found)
+            continue
+        messages.append(found)
+        ids.append(item["id"] if isinstance(item.get("id"), str) else None)
+    title = metadata.get("title")
+    return Imported(
+        session_id=name,
+        user_id=whose,
+        messages=messages,
+        ids=ids,
+        title=title if isinstance(title, str) else None,
+        metadata={k: v for k, v in {**metadata, **own}.items() if k not in _OWN},
+        create_time=micros_of(metadata.get("createdAt")),
+        update_time=micros_of(metadata.get("updatedAt")),
+        ttl=ttl,
+        problems=problems,
+    )
+
+
+def _message(item: Any) -> Message:
+    if not isinstance(item, dict):
+        raise InvalidInputError(f"not a message: {item!r:.80}")
+    fields = {k: item[k] for k in ("role", "content", "name") if item.get(k) is not None}
+    if item.get("toolCalls"):
+        fields["tool_calls"] = item["toolCalls"]
+    message = chat_message({**fields, "timestamp": item.get("timestamp")})
+    own = mapping_of(item.get("metadata"))
+    others = {k: v for k, v in item.items() if k not in _FIELDS}
+    return Message(
+        message.role,
+        message.content,
+        message.message_id,
+        message.create_time,
+        message.name,
+        message.tool_calls,
+        message.tool_call_id,
+        metadata={**others, **own},
+    )

@@ -1,0 +1,61 @@
+"""Conversations that are trees: a message has a parent, and an edit or a new answer is a branch.
+
+A session here is a line, so the branch that was shown last comes in as the session. The others are
+sessions of their own, on request, each from the first message to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, TypeVar
+
+__all__ = ["Branch", "branches_of"]
+
+T = TypeVar("T")
+
+
+class Branch(NamedTuple):
+    leaf: str
+    """The id of its last node."""
+    path: list[str]
+    """The ids of its nodes, from the root."""
+    active: bool
+
+
+def branches_of(
+    nodes: Mapping[str, T],
+    parent_of: Callable[[T], str | None],
+    current: str | None,
+    *,
+    others: bool,
+) -> Iterator[Branch]:
+    """The active branch of a tree, and then the others.
+
+    Args:
+        nodes: by id, in the order of the source.
+        current: the node shown last. Where there is none, the last leaf of the source's order.
+        others: whether to give the other branches too.
+    """
+    parents = {name: parent_of(node) for name, node in nodes.items()}
+    inner = set(parents.values())
+    leaves = [name for name in nodes if name not in inner]
+    if current not in nodes:
+        # A cycle has no leaf: the last node then.
+        current = (leaves if leaves else [None, *nodes])[-1]
+    if current is None:
+        return
+    yield Branch(current, _path(current, parents), True)
+    for leaf in leaves if others else ():
+        if leaf != current:
+            yield Branch(leaf, _path(leaf, parents), False)
+
+
+def _path(leaf: str, parents: Mapping[str, str | None]) -> list[str]:
+    path: list[str] = []
+    seen: set[str] = set()
+    node: str | None = leaf
+    while node is not None and node in parents and node not in seen:
+        seen.add(node)
+        path.append(node)
+        node = parents[node]
+    return path[::-1]

@@ -76,9 +76,9 @@ _log = get_logger("tablestore")
 CONTENTION_SECONDS = 60.0
 """How long a commit tries while others write to the session."""
 LEASE_SECONDS = 2.0
-_PAUSE = 0.008
-"""Seconds, doubled per loss up to `_LONGEST_PAUSE`: a few commits of another process."""
-_LONGEST_PAUSE = 0.1
+_LONGEST_PAUSE = 0.25
+"""Seconds. A loser pauses for as long as its attempt took, doubled per loss, up to 16 times that:
+so what is patient enough follows the service's speed."""
 _STREAK = 8
 """Commits after which a process lets others have a turn, if it met others lately."""
 _CONTENDED_SECONDS = 1.0
@@ -247,13 +247,14 @@ class Writer:
                 yield from self._after_peers(key, cached)
             known = Knowledge(cached, fresh=False)
             if cached.wins >= _STREAK and time.monotonic() < cached.contended_until:
-                yield Pause(random.uniform(0.5, 1.0) * _LONGEST_PAUSE)
+                yield Pause(random.uniform(0.02, 0.06))
                 cached.wins, known = 0, None
         before: CachedSession | None = cached
         tail: Tail | None = None
         deadline = time.monotonic() + CONTENTION_SECONDS
         losses = 0
         while time.monotonic() < deadline:
+            begun = time.monotonic()
             if known is None:
                 known = yield from self._load(key, before, encoded, tail, lease)
                 tail = None
@@ -274,7 +275,8 @@ class Writer:
                 losses += 1
                 known.cached.contended_until = time.monotonic() + _CONTENDED_SECONDS
                 known.cached.wins = 0
-                tail = yield from self._after_loss(key, superseded.tail, losses)
+                took = time.monotonic() - begun
+                tail = yield from self._after_loss(key, superseded.tail, losses, took)
             else:
                 if attempt.session is not None:
                     known.cached.wins += 1
@@ -296,13 +298,16 @@ class Writer:
         newest = max(position.create_time for position in known.recent)
         return lambda: max(self.reader.now(), newest + 1)
 
-    def _after_loss(self, key: Key, tail: Tail | None, losses: int) -> Steps[Tail | None]:
+    def _after_loss(
+        self, key: Key, tail: Tail | None, losses: int, took: float
+    ) -> Steps[Tail | None]:
         """How to go on after a loss: with what was just read, or after a pause (None)."""
         if losses in (20, 200, 2000):
             _log.warning("session %s: other writers were first %d times", hashed(key), losses)
         if tail is not None and losses == 1:
             return tail
-        yield Pause(random.uniform(0.25, 1.0) * min(_PAUSE * 2 ** min(losses, 10), _LONGEST_PAUSE))
+        ceiling = min(took * 2 ** min(losses - 1, 4), _LONGEST_PAUSE)
+        yield Pause(random.uniform(0.25, 1.0) * ceiling)
         return None
 
     # -- step 1 ------------------------------------------------------------------------------

@@ -281,9 +281,9 @@ def decode_cursor(kind: str, shape: type[T], cursor: str | None) -> T | None:
 
 
 def _is_plausible(part: Any) -> bool:
-    """Whether a part of a cursor is one that a row can have."""
+    """Whether a part of a cursor is one that an engine can take: else a driver's error follows."""
     if isinstance(part, int):
-        return 0 <= part <= MAX_TIME + 1
+        return abs(part) <= MAX_TIME + 1
     if isinstance(part, str):
-        return len(part.encode("utf-8", "surrogatepass")) <= 4 * MAX_ID_BYTES
+        return len(part.encode()) <= 4 * MAX_ID_BYTES  # ValueError of a lone surrogate
     return True

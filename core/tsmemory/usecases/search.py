@@ -211,7 +211,7 @@ def _kinds(kinds: Kind | Iterable[Kind]) -> tuple[Kind, ...]:
     wanted = (kinds,) if isinstance(kinds, str) else tuple(checks.check_texts("kinds", kinds))
     unknown = [kind for kind in wanted if kind not in KINDS]
     if unknown or not wanted:
-        raise InvalidInputError(f"kinds are some of {', '.join(KINDS)}, not {kinds!r}")
+        raise InvalidInputError(f"kinds are some of {', '.join(KINDS)}, not {shown(kinds)}")
     return tuple(kind for kind in KINDS if kind in wanted)
 
 
@@ -278,7 +278,7 @@ def _rank(query: SearchQuery, rows: Sequence[Any]) -> list[float]:
 
 def _readable(rows: Sequence[Candidate], on_error: str) -> list[Any]:
     if on_error not in ("raise", "skip"):
-        raise InvalidInputError(f'on_error is "raise" or "skip", not {on_error!r}')
+        raise InvalidInputError(f'on_error is "raise" or "skip", not {shown(on_error)}')
     for row in rows:
         if isinstance(row.message, CorruptRecordError) and on_error == "raise":
             raise row.message

@@ -16,6 +16,9 @@ from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr
 from tsmemory import Conversation, InvalidInputError, Store, open_store, redact_url
 from tsmemory.adapters import ClosesStore, connect
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = ["URL_VARIABLE", "StoreFields", "reconnecting_url"]
 
 URL_VARIABLE = "TSMEMORY_URL"
@@ -96,7 +99,7 @@ class StoreFields(ClosesStore, BaseModel):
         return cls.__name__
 
     @classmethod
-    def from_dict(cls: type[S], data: _Dict, **kwargs: Any) -> S:
+    def from_dict(cls, data: _Dict, **kwargs: Any) -> Self:
         """The chat store that `to_dict` wrote, connected again.
 
         Args:

@@ -98,12 +98,13 @@ class Record(msgspec.Struct, frozen=True):
             InvalidInputError: `data` is of another shape.
         """
         try:
-            return cls._built(msgspec.convert(data, cls))
+            built: R = cls._built(msgspec.convert(data, cls))
         except (ValueError, TypeError) as error:
             raise InvalidInputError(f"not a {cls.__name__} as to_dict gives it: {error}") from None
+        return built
 
     @classmethod
-    def _built(cls: type[R], shape: R) -> R:
+    def _built(cls, shape: Any) -> Any:
         """`shape`, as JSON had it, with its tagged values restored."""
         return shape
 
@@ -128,8 +129,8 @@ def _plain(value: Any, path: str) -> Any:
     """A field's value as `Record.to_dict` gives it."""
     if isinstance(value, msgspec.Struct):
         return {name: _plain(getattr(value, name), name) for name in value.__struct_fields__}
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {name: _plain(part, name) for name, part in value._asdict().items()}
+    if isinstance(value, tuple) and (names := getattr(value, "_fields", ())):
+        return {name: _plain(getattr(value, name), name) for name in names}
     if isinstance(value, (list, tuple)) and any(
         isinstance(v, (msgspec.Struct, tuple)) for v in value
     ):

@@ -37,7 +37,7 @@ class LocalBackend(Backend):
         threads = self._threads
         if threads is None:
             threads = self._threads = Threads(type(self).__name__, _THREADS)
-        return await threads.run(self.run, steps)
+        return await threads.run(lambda: self.run(steps))
 
     def end_threads(self) -> None:
         """End the threads that `arun` started: for `close`."""

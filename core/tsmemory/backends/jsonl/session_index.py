@@ -121,7 +121,10 @@ class SessionIndex:
             log=self.header.log,
             bytes=self.end,
             skip=self.skip,
-            pinned=[(*e.position, e.start, e.size) for e in self.pinned.values()],
+            pinned=[
+                (e.position.create_time, e.position.message_id, e.start, e.size)
+                for e in self.pinned.values()
+            ],
             record=msgspec.Raw(self.record),
         )
 

@@ -20,7 +20,7 @@ __all__ = [
 
 def _script(*parts: str) -> Script:
     """A script that returns the number it was called with, then its reply (`wire`, 4)."""
-    folder = resources.files(__package__) / "lua"
+    folder = resources.files("tsmemory.backends.redis") / "lua"
     body = "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
     kept = [line for line in map(str.strip, body.splitlines()) if line and line[:2] != "--"]
     text = "\n".join(

@@ -220,7 +220,7 @@ def _read(
                 row = msgspec.structs.replace(row, update_time=time)
         elif not isinstance(row, Session):
             time = row.create_time = time or int(entry.score)
-        spot = (time or 0, *entry.key)
+        spot = (time or 0, entry.key.user_id, entry.key.session_id)
         if _within(query, spot) and passes(row, query.where):
             rows.append((spot, row))
     if repairs:

@@ -276,7 +276,7 @@ def load(
             fields,
             [read_row(key, data) for data in split_rows(lengths, text)],
             [None if time == b"-" else int(time) for time in told.split()] if state
-            else [None] * (len(some) - count),
+            else list[int | None]([None] * (len(some) - count)),
             counted,
         )  # fmt: skip
         if found is None:

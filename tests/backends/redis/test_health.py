@@ -48,7 +48,7 @@ RULES = (
     "~{prefix}:* +@connection +eval +evalsha +time +get +set +del +exists +hget +hgetall +hmget"
     " +hset +hdel +hlen +llen +lindex +linsert +lrange +lrem +lset +ltrim +lpos +rpush +zadd +zcard"
     " +zrange +zrangebyscore +zrank +zrem +zrevrange +zrevrangebyscore +zrevrank +zscore +pexpire"
-    " +pexpireat +persist +rename +unlink +scan +memory|usage"
+    " +pexpireat +pttl +persist +rename +unlink +scan +memory|usage"
 )
 """What `docs/redis.md` says that a user needs."""
 

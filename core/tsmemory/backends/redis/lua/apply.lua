@@ -99,11 +99,7 @@ new[PINS] = string.format('%d', call('ZCARD', KEYS[4]))
 new[PENDING] = '0'
 store_state(new)
 set_expiry(new[EXPIRES], had)
-if mark ~= '' then
-  call('RPUSH', KEYS[6], mark, string.format('%d', deleted))
-  call('LTRIM', KEYS[6], -128, -1)
-  call('PEXPIRE', KEYS[6], keep)
-end
+remember(mark, string.format('%d', deleted), keep)
 if KEYS[7] then
   local keys = {KEYS[7], KEYS[8], KEYS[9]}
   list_session(keys, member, all_member, new[UPDATE], new[EXPIRES], had)

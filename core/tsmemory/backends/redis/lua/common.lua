@@ -115,3 +115,12 @@ local function set_expiry(expires, had)
     for i = 1, 4 do call('PERSIST', KEYS[i]) end
   end
 end
+
+-- Remember a commit by its mark, no longer than the session lasts.
+local function remember(mark, deleted, keep)
+  call('RPUSH', KEYS[6], mark, deleted)
+  call('LTRIM', KEYS[6], -128, -1)
+  local left = call('PTTL', KEYS[1])
+  if left >= 0 and left < tonumber(keep) then keep = left end
+  call('PEXPIRE', KEYS[6], keep)
+end

@@ -43,9 +43,7 @@ new[PINS] = string.format('%d', call('ZCARD', KEYS[4]))
 new[PENDING] = '0'
 store_state(new)
 set_expiry(new[EXPIRES], had)
-call('RPUSH', KEYS[6], mark, deleted)
-call('LTRIM', KEYS[6], -128, -1)
-call('PEXPIRE', KEYS[6], keep)
+remember(mark, deleted, keep)
 if KEYS[10] then
   local keys = {KEYS[10], KEYS[11], KEYS[12]}
   list_session(keys, member, all_member, new[UPDATE], new[EXPIRES], had)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("sqlite", "postgres", "jsonl_memory", "redis_memory", "tablestore_requests", "doors")
+NAMES = (
+    "sqlite", "postgres", "jsonl_memory", "redis_memory", "tablestore_requests", "doors", "windows",
+)  # fmt: skip
 
 for name in sys.argv[1:] or NAMES:
     if name not in NAMES:

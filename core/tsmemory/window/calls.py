@@ -26,7 +26,9 @@ from tsmemory.model import Block, Message
 __all__ = [
     "answered_ids",
     "call_ids",
+    "legacy_extensions",
     "legacy_name",
+    "plain_call_ids",
     "says_something",
     "tidy",
     "with_answers",
@@ -48,6 +50,8 @@ _CALL_ID = {
     "tool_search_call": "call_id",
 }
 """Blocks that are calls, and which of their keys the result names."""
+_OWN_CALLS = frozenset(_CALL_ID) - {"tool_call", "invalid_tool_call", "tool_use", "function_call"}
+"""Those that a neutral tool call cannot stand for."""
 _SERVER_CALLS = frozenset({"server_tool_call", "server_tool_use", "mcp_tool_use"})
 _REASONING = frozenset({"reasoning", "thinking", "redacted_thinking", "reasoning_content"})
 _LEGACY = "function_call:"
@@ -111,6 +115,14 @@ def call_ids(message: Message) -> list[str]:
     return ids
 
 
+def plain_call_ids(message: Message) -> set[str]:
+    """The ids of the calls that a text can answer: a provider's own tools want their own form."""
+    own: set[str | None] = set()
+    if not isinstance(message.content, str):
+        own = {_call_of(b) for b in message.content if _raw(b).get("type") in _OWN_CALLS}
+    return set(call_ids(message)) - own
+
+
 def answered_ids(message: Message) -> list[str]:
     """The ids of the calls that the message answers."""
     if message.role == "tool":
@@ -144,17 +156,16 @@ def with_calls(message: Message, ids: Sequence[str], *, said: bool = False) -> M
     """
     calls = _keep(message.tool_calls, ids, lambda call: call.id or "")
     content = message.content
-    known = {call.id or "" for call in message.tool_calls}
     if said:
         blocks = [] if isinstance(content, str) else content
-        own = [b for b in blocks if (found := _call_of(b)) is not None and found not in known]
-        name = f"{message.message_id}#{ids[0] if ids else ''}"
+        own = [block for block in blocks if _raw(block).get("type") in _OWN_CALLS]
         return Message(
             message.role,
             _keep(own, ids, _call_of) or "",
-            message_id=name,
+            message_id=f"{message.message_id}#{ids[0] if ids else ''}",
             create_time=message.create_time,
             tool_calls=tuple(calls),
+            extensions=legacy_extensions(message),
         )
     if not isinstance(content, str):
         inside = {_result_of(block) for block in content}
@@ -225,6 +236,17 @@ def _legacy_name(message: Message) -> str | None:
         if found is not None:
             return str(found.get("name") or "")
     return None
+
+
+def legacy_extensions(message: Message) -> dict[str, Any]:
+    """Of the extensions, what makes the message a legacy call."""
+    if message.tool_calls:
+        return {}
+    return {
+        framework: {"additional_kwargs": {"function_call": found}}
+        for framework, extension in message.extensions.items()
+        if (found := _legacy(extension)) is not None
+    }
 
 
 def _without_legacy(extensions: dict[str, Any]) -> dict[str, Any]:

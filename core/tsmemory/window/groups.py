@@ -24,6 +24,7 @@ from tsmemory.window.calls import (
     answered_ids,
     call_ids,
     legacy_name,
+    plain_call_ids,
     says_something,
     tidy,
     with_answers,
@@ -177,6 +178,7 @@ class _Reader:
         for caller in list(self._waiting):
             if self.errors:
                 self._fail(caller)
+            if self.errors and caller.answers:
                 self._show(caller, end - 1)
             elif not caller.closed:
                 self._name_unanswered(caller)
@@ -192,9 +194,13 @@ class _Reader:
         )
 
     def _fail(self, caller: _Caller) -> None:
-        """Answer the open calls with an error."""
+        """Answer the open calls with an error, those that a text can answer."""
+        plain = plain_call_ids(caller.message)
         names = {call.id or "": call.name for call in caller.message.tool_calls}
-        for i, call in enumerate(caller.open_ids):
+        for i, call in enumerate(list(caller.open_ids)):
+            if call not in plain:
+                continue
+            caller.open_ids.remove(call)
             legacy = legacy_name(call)
             result = Message(
                 "tool" if legacy is None else "function",
@@ -206,7 +212,6 @@ class _Reader:
             )
             caller.answers.append((call, result))
             self._callers[call].remove(caller)
-        caller.open_ids = []
 
 
 _NOTHING = msgspec.structs.replace(Message("tool"), message_id="tsmemory:nothing")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from tsmemory.model import Block, Message
+from tsmemory.window.calls import call_ids
 
 __all__ = ["INTERRUPTED", "merged", "note", "shortened", "stub", "summary_message"]
 
@@ -44,7 +45,7 @@ def summary_message(summary: str) -> Message:
 def stub(message: Message) -> Message:
     """A tool result as one line that says where the whole is; a short one as it is."""
     size = _size(message)
-    if message.role not in ("tool", "function") or size < _LEAST_STUBBED:
+    if not _is_text(message) or size < _LEAST_STUBBED:
         return message
     return _result(
         message, f"[Result of {size} characters, not repeated here: message {message.message_id}]"
@@ -53,7 +54,7 @@ def stub(message: Message) -> Message:
 
 def shortened(message: Message, tokens: int, count: Callable[[Message], int]) -> Message:
     """The beginning of a tool result, as much as takes `tokens`, and how much is left out."""
-    if count(message) <= tokens:
+    if count(message) <= tokens or not _is_text(message):
         return message
     text = message.text
     low, high, best = 0, len(text), _cut(message, "", len(text))
@@ -75,6 +76,21 @@ def _result(message: Message, text: str) -> Message:
     return msgspec.structs.replace(message, content=text, extensions={})
 
 
+def _is_text(message: Message) -> bool:
+    """Whether a result may be given other text: not one of a provider's own tool, whose API wants
+    its form (a screenshot, the output of a custom tool)."""
+    if message.role not in ("tool", "function"):
+        return False
+    if any("additional_kwargs" in e for e in message.extensions.values() if isinstance(e, dict)):
+        return False
+    return isinstance(message.content, str) or not any(
+        block.get("type") == "non_standard"
+        and str((block.get("value") or {}).get("type", "")).endswith("_output")
+        for block in message.content
+        if isinstance(block.get("value", {}), dict)
+    )
+
+
 def _size(message: Message) -> int:
     if isinstance(message.content, str):
         return len(message.content)
@@ -89,7 +105,7 @@ def merged(messages: Sequence[Message]) -> list[Message]:
         previous = out[-1] if out else None
         if previous is None:
             out.append(message)
-        elif previous.role == message.role and previous.role != "tool" and not previous.tool_calls:
+        elif previous.role == message.role and previous.role != "tool" and not call_ids(previous):
             out[-1] = _joined(previous, message)
         elif previous.role in ("tool", "function") and message.role == "user":
             name = f"{previous.message_id}#interrupted"
@@ -113,6 +129,7 @@ def _joined(first: Message, second: Message) -> Message:
         name=first.name,
         tool_calls=second.tool_calls,
         metadata=first.metadata,
+        extensions=second.extensions if call_ids(second) else first.extensions,
     )
 
 

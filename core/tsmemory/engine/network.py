@@ -53,6 +53,8 @@ class ErrorClass(NamedTuple):
     """What the caller sees; None where the operation itself answers the driver's error."""
     again: bool = False
     """Whether the same step may succeed in a moment."""
+    wait: float = 0.0
+    """Seconds that the service asks to wait before that (HTTP's Retry-After)."""
 
 
 class NetworkBackend(Backend):
@@ -264,11 +266,11 @@ class _Attempts:
         if found.error is None:
             raise error
         left = self._deadline - time.monotonic()
-        if not found.again or left <= 0:
+        if not found.again or left <= 0 or found.wait > left:
             raise found.error from error
         self._count += 1
         ceiling, self._delay = self._delay, min(2 * self._delay, _LONGEST_DELAY)
         _log.info(
             "attempt %d of a step failed and is repeated: %s", self._count, type(error).__name__
         )
-        return min(random.uniform(ceiling / 2, ceiling), left)
+        return max(found.wait, min(random.uniform(ceiling / 2, ceiling), left))

@@ -228,3 +228,10 @@ def test_expired_sessions_are_purged_in_slices(
     assert store.stats().expired_sessions == 450
     assert store.purge_expired().sessions == 450
     assert store.stats().sessions == 1
+
+
+def test_the_server_s_set_up_is_named(store: Store) -> None:
+    findings = {finding.name: finding for finding in store.run(store.backend.check_server())}
+    assert findings["writable"].ok
+    assert not findings["fsync"].ok  # these tests' server
+    assert "crash" in findings["fsync"].value

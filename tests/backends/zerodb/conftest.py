@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,12 @@ _NAMES = (f"chat{i}" for i in itertools.count())
 @pytest.fixture(scope="session")
 def local_server() -> Iterator[LocalZeroDB]:
     with LocalZeroDB() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def specification_server() -> Iterator[LocalZeroDB]:
+    with LocalZeroDB(dialect="specification") as server:
         yield server
 
 
@@ -42,6 +49,6 @@ def backend(server: LocalZeroDB, table: str) -> Iterator[ZeroDBBackend]:
     opened.close()
 
 
-def open_on(server: LocalZeroDB, table: str, **options: float) -> ZeroDBBackend:
+def open_on(server: LocalZeroDB, table: str, **options: Any) -> ZeroDBBackend:
     """A backend of its own, as another process would have."""
     return ZeroDBBackend.from_url(server.url, api_key=server.api_key, table=table, **options)

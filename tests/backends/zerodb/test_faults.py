@@ -166,7 +166,7 @@ def test_drafts_of_the_dead_are_compacted(server: LocalZeroDB, table: str) -> No
         other.setup()
         chat = other.conversation("s", user_id="u")
         chat.append(Message.user("a"))
-        server.drop("before", verb="update", later=1)  # makes a kept; then the commit itself
+        server.drop("before", verb="update")  # the commit itself
         with pytest.raises(UnavailableError):
             dying.conversation("s", user_id="u").append(Message.user("never"))
         assert chat.compact() == 0  # it might be about to commit
@@ -299,14 +299,16 @@ def test_urls(monkeypatch: pytest.MonkeyPatch) -> None:
     refused("zerodb://p/path", "write zerodb://PROJECT", api_key="s3cret")
     refused("zerodb://p", "HTTP header", api_key="s3cret\n")
     refused("zerodb://p?timeout=0", "more than 0", api_key="s3cret")
+    refused("zerodb://p?dialect=french", "dialect is 'french'", api_key="s3cret")
+    refused("zerodb://p?pool_size=0", "pool_size", api_key="s3cret")
     refused("zerodb://p?table=", "table is empty", api_key="s3cret")
     refused("zerodb://p", "begins with https", api_key="s3cret", api_url="ftp://x")
     monkeypatch.setenv("ZERODB_API_KEY", "s3cret")
     monkeypatch.setenv("ZERODB_PROJECT_ID", "mine")
     cloud = ZeroDBBackend.from_url("zerodb://?table=t&retry_for=1.5")
     assert (cloud.project, cloud.table, cloud.retry_for) == ("mine", "t", 1.5)
-    assert cloud.api_url == "https://api.ainative.studio/api/v1"
+    assert cloud.api_url == "https://api.ainative.studio"
     assert "s3cret" not in repr(cloud)
     monkeypatch.setenv("ZERODB_API_URL", "http://127.0.0.1:1/api/v1/")
-    assert ZeroDBBackend("P").api_url == "http://127.0.0.1:1/api/v1"
-    assert ZeroDBBackend.from_url("zerodb+https://h:8/P").api_url == "https://h:8/api/v1"
+    assert ZeroDBBackend("P").api_url == "http://127.0.0.1:1"
+    assert ZeroDBBackend.from_url("zerodb+https://h:8/P").api_url == "https://h:8"

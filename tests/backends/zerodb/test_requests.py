@@ -26,16 +26,24 @@ def test_requests_of_an_operation(server: LocalZeroDB, backend: ZeroDBBackend) -
     chat = Store(backend).conversation("s", user_id="u")
     chat.append(Message.user("first"))
     assert counted(server) == {"query": 2, "insert": 1, "update": 1}
-    chat.append(*(Message.user(str(i)) for i in range(300)))
-    assert counted(server) == {"query": 1, "update": 2, "insert": 1}
+    for _ in range(3):  # a session that this process wrote last
+        chat.append(Message.user("next"))
+        assert counted(server) == {"insert": 1, "update": 1}
+    chat.append(*(Message.user(str(i)) for i in range(250)))
+    assert counted(server) == {"insert": 3, "update": 1}
     assert len(chat.window(20)) == 20
     assert counted(server) == {"query": 1}
     chat.get_message("x")
     assert counted(server) == {"query": 1}
     chat.list_messages(limit=50)
     assert counted(server) == {"query": 3}
-    chat.append(*(Message.user(str(i)) for i in range(2_001)))
-    assert counted(server) == {"query": 6, "update": 2, "insert": 3}  # 400 ids a query
+    chat.append(*(Message.user(str(i)) for i in range(901)))
+    assert counted(server) == {"insert": 10, "update": 1}
+    again = Message.user("again", message_id="again")
+    chat.append(again)
+    assert counted(server) == {"insert": 1, "update": 1}
+    chat.append(again)
+    assert counted(server) == {"query": 1}
     chat.append(Message.system("Be kind."))
     chat.append(*(Message.user(str(i)) for i in range(40)))
     counted(server)
@@ -43,6 +51,40 @@ def test_requests_of_an_operation(server: LocalZeroDB, backend: ZeroDBBackend) -
     assert counted(server) == {"query": 3}
     chat.delete()
     assert counted(server) == {"query": 1, "delete": 2}
+
+
+def test_requests_of_a_fresh_process(server: LocalZeroDB, backend: ZeroDBBackend) -> None:
+    """What it knows of a session after its first append saves it a query from the third on."""
+    Store(backend).conversation("s").append(*(Message.user(str(i)) for i in range(30)))
+    with Store(open_on(server, backend.table)) as store:
+        chat = store.conversation("s")
+        server.requests.clear()
+        for expected in (
+            {"query": 1, "insert": 1, "update": 1},
+            {"query": 1, "insert": 1, "update": 1},
+            {"insert": 1, "update": 1},
+        ):
+            chat.append(Message.user("more"))
+            assert counted(server) == expected
+        # Another process comes between: found out by the update, and nothing is lost.
+        Store(backend).conversation("s").append(Message.user("between"))
+        server.requests.clear()
+        chat.append(Message.user("last"))
+        assert counted(server)["query"] >= 1
+        assert [m.text for m in chat.list_messages()][-3:] == ["more", "between", "last"]
+        assert store.verify() == []
+
+
+def test_commits_are_settled_in_portions(server: LocalZeroDB, backend: ZeroDBBackend) -> None:
+    """The session's row names what is not settled yet; it does not grow for ever."""
+    chat = Store(backend).conversation("s")
+    for i in range(80):
+        chat.append(Message.user(str(i)))
+    assert counted(server)["update"] <= 80 + 3
+    assert [m.text for m in chat.iter_messages()] == [str(i) for i in range(80)]
+    (row,) = server.tables.query(backend.table, {"filter": {"message": ""}})["rows"]
+    assert len(row["pending"]["commits"]) <= 32
+    assert Store(backend).verify() == []
 
 
 def test_a_window_costs_the_same_however_long(server: LocalZeroDB, backend: ZeroDBBackend) -> None:

@@ -26,6 +26,7 @@ from tsmemory.engine.records import (
     Capabilities,
     Change,
     Decide,
+    Finding,
     Key,
     MessageQuery,
     Outcome,
@@ -229,6 +230,9 @@ class PostgresBackend(NetworkBackend):
 
     def verify(self) -> Steps[list[Problem]]:
         return self._maintenance.verify()
+
+    def check_server(self) -> Steps[list[Finding]]:
+        return self._maintenance.check_server()
 
 
 def _flag(text: str) -> bool:

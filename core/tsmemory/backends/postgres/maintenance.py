@@ -15,7 +15,7 @@ from tsmemory.backends.postgres.rows import (
     message_of,
     unescape_text,
 )
-from tsmemory.engine.records import Key
+from tsmemory.engine.records import Finding, Key
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import BackendError, CorruptRecordError, UnavailableError
 from tsmemory.model import Erased, Problem, Stats
@@ -161,6 +161,29 @@ class Maintenance:
             expired_sessions=everything - sessions,
             bytes=size,
         )
+
+    def check_server(self) -> Steps[list[Finding]]:
+        """Version, pooler and durability."""
+        names = ("server_version", "fsync", "synchronous_commit", "full_page_writes")
+        settings = ", ".join(f"current_setting('{name}')" for name in names)
+        sql = f"SELECT pg_is_in_recovery(), {settings}"
+        (((standby, *values),),) = yield fetch((sql, None))
+        version, fsync, commit, pages = values
+        risk = "a crash of the machine may lose or damage what was acknowledged"
+        late = ": a crash may lose the last commits" if commit == "off" else ""
+        return [
+            Finding("server_version", True, version),
+            Finding("writable", not standby, "no: a standby" if standby else "yes"),
+            Finding("fsync", fsync == "on", fsync if fsync == "on" else f"{fsync}: {risk}"),
+            Finding("full_page_writes", pages == "on", pages if pages == "on" else f"off: {risk}"),
+            Finding(
+                "synchronous_commit",
+                commit != "off",
+                "off: a crash of the server may lose the last commits"
+                if commit == "off"
+                else commit,
+            ),
+        ]
 
     def verify(self) -> Steps[list[Problem]]:
         problems: list[Problem] = []

@@ -1,15 +1,13 @@
-"""The engine over ZeroDB: one table of a project, over the REST API that keeps tables.
+"""ZeroDB: one table of a project, over the REST API that keeps tables.
 
-Written to the contract that the vendor's package documents (``ainative-python`` 3.1.1): ``POST
-{api}/projects/{project}/database/tables`` creates the table, ``…/tables/{table}/rows`` takes POST
-(insert, 1,000 rows at most), PUT (update by filter) and DELETE (by filter), ``…/query`` a filter, a
-sort, a limit and an offset; the key goes in the header ``X-API-Key``.
+Two dialects of that API are spoken, since public texts of the vendor disagree (`client`). It was
+never run against the service.
 
-One row a message and one a session (`_zerodb_rows`). The API has neither transactions nor unique
-keys, but an update by filter that tells how many rows it changed; `_zerodb_commit` makes commits of
-that. They are atomic, exactly-once and safe among writers **as far as the service applies such an
-update to one row in one step, and a reading after a reply sees what the reply told**. The vendor
-promises neither in words.
+There is one row per message and one per session (`rows`). The API has neither transactions nor
+unique keys, but an update by filter that reports how many rows it changed; `writer` makes commits
+of that. They are atomic, exactly-once and safe among writers **as far as the service applies such
+an update to one row in one step, and a read after a reply sees what the reply reported**. The
+vendor promises neither in words.
 """
 
 from __future__ import annotations
@@ -17,22 +15,25 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import httpx
 
 from tsmemory.backends.zerodb import maintenance as upkeep
 from tsmemory.backends.zerodb import reader as reading
-from tsmemory.backends.zerodb.client import AsyncFace, Face, classify
-from tsmemory.backends.zerodb.writer import commit, find
+from tsmemory.backends.zerodb.client import DIALECTS, Api, AsyncApi, Connection, classify
+from tsmemory.backends.zerodb.writer import SessionCache, commit, find
 from tsmemory.engine.commit import encode_bodies
 from tsmemory.engine.contract import now_us
 from tsmemory.engine.network import ErrorClass, NetworkBackend
+from tsmemory.engine.pool import AsyncPool, Pool
 from tsmemory.engine.records import (
     Capabilities,
     Change,
+    Finding,
     Key,
     MessageQuery,
     Outcome,
@@ -64,17 +65,20 @@ class ZeroDBBackend(NetworkBackend):
     Args:
         project: the project's id; default: ``ZERODB_PROJECT_ID``.
         api_key: default: ``ZERODB_API_KEY``.
-        api_url: where the service is; default: ``ZERODB_API_URL``, or `API_URL`. ``/api/v1`` is
-            added where it is not there.
+        api_url: where the service is; default: ``ZERODB_API_URL``, or `API_URL`. The dialect adds
+            the path.
         table: the table's name; `setup` creates it.
         timeout: seconds for each phase of one request: to connect, send, and wait for a reply.
         retry_for: seconds during which a request that fails for a passing reason (429, 5xx, no
-            connection, no reply) is sent again, with back-off.
+            connection, no reply) is sent again, with back-off, or when the service says
+            (``Retry-After``).
+        dialect: ``"sdk"`` or ``"specification"``; None: found at first use.
+        pool_size: connections at most; of asynchronous ones, for each event loop.
         client: a ready `httpx.Client`, left open; `async_client`: a ready `httpx.AsyncClient`.
-        clock: µs since the epoch. Times are this machine's: the API tells none.
+        clock: µs since the epoch. Times are this machine's: the API has none.
 
     Raises:
-        InvalidInputError: no project or no key, or an argument that does not read.
+        InvalidInputError: no project or no key, or an invalid argument.
     """
 
     capabilities = Capabilities(max_message_bytes=_MAX_BODY)
@@ -88,6 +92,8 @@ class ZeroDBBackend(NetworkBackend):
         table: str = "tsmemory",
         timeout: float = 30.0,
         retry_for: float = 10.0,
+        dialect: str | None = None,
+        pool_size: int = 10,
         client: httpx.Client | None = None,
         async_client: httpx.AsyncClient | None = None,
         clock: Callable[[], int] = now_us,
@@ -110,23 +116,26 @@ class ZeroDBBackend(NetworkBackend):
         url = (api_url or os.environ.get("ZERODB_API_URL") or API_URL).rstrip("/")
         if not url.startswith(("http://", "https://")):
             raise InvalidInputError("the ZeroDB API's address begins with https:// or http://")
+        if dialect is not None and dialect not in DIALECTS:
+            raise InvalidInputError(f"dialect is {dialect!r}; one of {', '.join(DIALECTS)}")
+        if pool_size < 1:
+            raise InvalidInputError(f"pool_size is {pool_size}; give 1 or more")
         self.project = project
         self.table = table
-        self.api_url = url if url.endswith("/api/v1") else f"{url}/api/v1"
+        self.api_url = url.removesuffix("/api/v1").rstrip("/")
         self.timeout = float(timeout)
         self.clock = clock
-        self._key = key
-        super().__init__(
-            client=None if client is None else self._face(Face, client),
-            async_client=None if async_client is None else self._face(AsyncFace, async_client),
-            retry_for=retry_for,
-        )
+        self._size = pool_size
+        self._connection = Connection(self.api_url, project, table, key, dialect)
+        self._cache = SessionCache()
+        super().__init__(client=client, async_client=async_client, retry_for=retry_for)
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> ZeroDBBackend:
         """``zerodb://PROJECT``, or ``zerodb+https://host/PROJECT`` (``zerodb+http://`` for a server
-        of your own) with the options ``table``, ``timeout``, ``retry_for`` and ``api_key`` (better
-        in ``ZERODB_API_KEY``, where no list of processes and no log shows it).
+        of your own) with the options ``table``, ``timeout``, ``retry_for``, ``dialect``,
+        ``pool_size`` and ``api_key`` (better in ``ZERODB_API_KEY``, where no list of processes and
+        no log shows it).
 
         Raises:
             InvalidInputError: a user name, a path or an option that is not known.
@@ -135,6 +144,8 @@ class ZeroDBBackend(NetworkBackend):
             "table": str,
             "timeout": float,
             "retry_for": float,
+            "dialect": str,
+            "pool_size": int,
             "api_key": str,
         }
         ready: dict[str, Any] = {
@@ -142,7 +153,7 @@ class ZeroDBBackend(NetworkBackend):
             for name in ("client", "async_client", "project", "api_url")
             if name in options
         }
-        parts, found = split_url(url, readers, options)
+        parts, values = split_url(url, readers, options)
         if "@" in parts.netloc or parts.fragment:
             raise InvalidInputError(
                 "a ZeroDB URL holds no user, password or fragment; the key belongs in "
@@ -152,35 +163,62 @@ class ZeroDBBackend(NetworkBackend):
         if parts.scheme == "zerodb":
             if path:
                 raise InvalidInputError("write zerodb://PROJECT, or zerodb+https://host/PROJECT")
-            found["project"] = unquote(parts.netloc) or None
+            values["project"] = unquote(parts.netloc) or None
         else:
-            found["project"] = path or None
-            found["api_url"] = f"{parts.scheme.partition('+')[2]}://{parts.netloc}"
-        found.update(ready)
-        return cls(**found)
+            values["project"] = path or None
+            values["api_url"] = f"{parts.scheme.partition('+')[2]}://{parts.netloc}"
+        values.update(ready)
+        return cls(**values)
 
     def __repr__(self) -> str:
         return f"ZeroDBBackend({self.project!r}, table={self.table!r}, api_url={self.api_url!r})"
 
     # -- clients -----------------------------------------------------------------------------
 
-    def _face(self, colour: Callable[..., Any], http: Any) -> Any:
-        tables = f"{self.api_url}/projects/{quote(self.project, safe='')}/database/tables"
-        return colour(http, tables, self.table, self._key)
+    @property
+    def dialect(self) -> str | None:
+        """Which dialect the service speaks; None before the first answer."""
+        return self._connection.dialect.name if self._connection.dialect else None
 
-    def _connect(self) -> Any:
-        return self._face(Face, httpx.Client(timeout=self.timeout, verify=_certificates()))
-
-    def _aconnect(self) -> Any:
-        return self._face(
-            AsyncFace, httpx.AsyncClient(timeout=self.timeout, verify=_certificates())
+    def _connect(self) -> Api:
+        # A client per connection: one that did not finish its exchange is closed with its client.
+        pool: Pool[httpx.Client] = Pool(
+            lambda: httpx.Client(timeout=self.timeout, verify=_certificates()),
+            httpx.Client.close,
+            lambda client: not client.is_closed,
+            size=self._size,
+            timeout=self.timeout,
         )
+        api = Api(self._connection, pool.lease)
+        api.close = pool.close
+        return api
 
-    def _disconnect(self, client: Any) -> None:
-        client.http.close()
+    def _aconnect(self) -> AsyncApi:
+        async def connect() -> httpx.AsyncClient:
+            return httpx.AsyncClient(timeout=self.timeout, verify=_certificates())
 
-    async def _adisconnect(self, client: Any) -> None:
-        await client.http.aclose()
+        pool: AsyncPool[httpx.AsyncClient] = AsyncPool(
+            connect,
+            httpx.AsyncClient.aclose,
+            lambda client: not client.is_closed,
+            size=self._size,
+            timeout=self.timeout,
+        )
+        api = AsyncApi(self._connection, pool.lease)
+        api.close = pool.close
+        return api
+
+    def _disconnect(self, client: Api) -> None:
+        client.close()
+
+    async def _adisconnect(self, client: AsyncApi) -> None:
+        await client.close()
+
+    def _adopt(self, ready: Any) -> Api:
+        return Api(self._connection, lambda: nullcontext(ready))
+
+    def _aadopt(self, ready: Any) -> AsyncApi:
+        return AsyncApi(self._connection, lambda: nullcontext(ready))
 
     def _classify(self, error: Exception) -> ErrorClass:
         return classify(error)
@@ -192,12 +230,12 @@ class ZeroDBBackend(NetworkBackend):
 
     def get_session(self, key: Key) -> Steps[Session | CorruptRecordError | None]:
         try:
-            found, _ = yield from find(key)
+            loaded, _ = yield from find(key)
         except CorruptRecordError as error:
             return error
-        if found is None or found.row.expired(self.clock()):
+        if loaded is None or loaded.row.expired(self.clock()):
             return None
-        return found.session
+        return loaded.session
 
     def list_sessions(self, query: SessionQuery) -> Steps[list[Session | CorruptRecordError]]:
         return reading.list_sessions(query, self.clock())
@@ -211,8 +249,8 @@ class ZeroDBBackend(NetworkBackend):
         return reading.get_messages(key, ids, self.clock())
 
     def commit(self, key: Key, change: Change) -> Steps[Outcome]:
-        encoded = encode_bodies(change, _MAX_BODY)
-        return (yield from commit(key, change, encoded, self.clock, self.retry_for))
+        bodies = encode_bodies(change, _MAX_BODY)
+        return (yield from commit(key, change, bodies, self.clock, self.retry_for, self._cache))
 
     def erase(self, user_id: str | None, session_id: str | None = None) -> Steps[Erased]:
         return upkeep.erase(user_id, session_id)
@@ -225,6 +263,12 @@ class ZeroDBBackend(NetworkBackend):
 
     def verify(self) -> Steps[list[Problem]]:
         return upkeep.verify()
+
+    def check_server(self) -> Steps[list[Finding]]:
+        """Which dialect the service speaks; asks it where nothing was asked yet."""
+        if self.dialect is None:
+            yield from find(Key("doctor", "doctor"))
+        return [Finding("dialect", True, f"{self.dialect}, of the vendor's two API texts")]
 
     def compact(self, key: Key) -> Steps[int]:
         return upkeep.compact(key)

@@ -7,19 +7,19 @@ from itertools import groupby
 from typing import Any
 
 from tsmemory.backends.zerodb import client as api
-from tsmemory.backends.zerodb.reader import every
+from tsmemory.backends.zerodb.reader import all_pages
 from tsmemory.backends.zerodb.rows import (
     FOREVER,
     SCHEMA,
-    TOP,
+    SESSION_ROW,
+    encode_sortable,
     key_of,
     read_message,
     read_session,
-    spell,
     time_text,
     visible,
 )
-from tsmemory.backends.zerodb.writer import begin_anew, find
+from tsmemory.backends.zerodb.writer import delete_expired, find, settle
 from tsmemory.engine.records import Key
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError
@@ -32,11 +32,10 @@ Raw = dict[str, Any]
 
 def setup(table: str) -> Steps[None]:
     """Create the table; one that is there stays as it is."""
-    make = api.create(SCHEMA, "Conversations, kept by tsmemory.")
     try:
-        yield make(table)
+        yield api.create(table, SCHEMA, "Conversations, kept by tsmemory.")
     except api.RefusedError as error:
-        if error.status != 409:
+        if not error.table_exists:
             raise
 
 
@@ -46,10 +45,12 @@ def erase(user_id: str | None, session_id: str | None) -> Steps[Erased]:
     if user_id is not None and session_id is not None:
         condition = {"key": key_of(Key(user_id, session_id))}
     elif user_id is not None:
-        condition = {"user": spell(user_id)}
-    heads = yield from every({**condition, "place": TOP, "state": "kept"}, {"activity": 1})
+        condition = {"user": encode_sortable(user_id)}
+    heads = yield from all_pages(
+        {**condition, "place": SESSION_ROW, "state": "kept"}, {"activity": 1}
+    )
     if heads:
-        yield api.delete({**condition, "place": TOP})
+        yield api.delete({**condition, "place": SESSION_ROW})
     # Drafts of writers that ended half-way are there also without a session.
     yield api.delete(condition or {"key": {"$gte": ""}})
     counts = [raw.get("count") for raw in heads]
@@ -58,16 +59,16 @@ def erase(user_id: str | None, session_id: str | None) -> Steps[Erased]:
 
 def purge_expired(now: int) -> Steps[Erased]:
     """As `Backend.purge_expired`."""
-    past = {"place": TOP, "state": "kept", "expires": {"$lte": time_text(now)}}
+    past = {"place": SESSION_ROW, "state": "kept", "expires": {"$lte": time_text(now)}}
     erased = Erased()
-    for raw in (yield from every(past, {"activity": 1})):
-        found = read_session(raw)
-        if isinstance(found, CorruptRecordError):
+    for raw in (yield from all_pages(past, {"activity": 1})):
+        loaded = read_session(raw)
+        if isinstance(loaded, CorruptRecordError):
             went, count = True, 0
-            yield api.delete({"key": raw["key"]})
+            yield api.delete({"key": str(raw.get("key"))})
         else:
-            went = yield from begin_anew(found)
-            count = found.row.count
+            went = yield from delete_expired(loaded)
+            count = loaded.row.count
         if went:
             erased = Erased(erased.sessions + 1, erased.messages + count)
     return erased
@@ -89,7 +90,7 @@ def stats(now: int) -> Steps[Stats]:
             sessions += 1
             messages += raw["count"] if isinstance(raw.get("count"), int) else 0
 
-    yield from every({"place": TOP, "state": "kept"}, {"activity": 1}, count)
+    yield from all_pages({"place": SESSION_ROW, "state": "kept"}, {"activity": 1}, count)
     return Stats(users=len(users), sessions=sessions, messages=messages, expired_sessions=expired)
 
 
@@ -106,7 +107,7 @@ def verify() -> Steps[list[Problem]]:
             problems.extend(_findings(list(rows)))
         del rest[: len(whole)]
 
-    yield from every({"key": {"$gte": ""}}, {"key": 1, "place": -1}, check)
+    yield from all_pages({"key": {"$gte": ""}}, {"key": 1, "place": -1}, check)
     if rest:
         problems += _findings(rest)
     return problems
@@ -114,27 +115,27 @@ def verify() -> Steps[list[Problem]]:
 
 def _findings(rows: list[Raw]) -> Iterator[Problem]:
     """What is wrong with the rows of one session."""
-    heads = [raw for raw in rows if raw.get("place") == TOP and raw.get("state") == "kept"]
-    messages = [raw for raw in rows if raw.get("place") != TOP]
+    heads = [raw for raw in rows if raw.get("place") == SESSION_ROW and raw.get("state") == "kept"]
+    messages = [raw for raw in rows if raw.get("place") != SESSION_ROW]
     if not heads:
         for raw in messages:
             if raw.get("state") == "kept":
                 row = read_message(Key("?", "?"), raw)
                 yield Problem(None, None, row.message_id, "belongs to no session")
         return
-    found = read_session(heads[0])
-    if isinstance(found, CorruptRecordError):
-        yield Problem(found.user_id, found.session_id, None, found.reason)
+    loaded = read_session(heads[0])
+    if isinstance(loaded, CorruptRecordError):
+        yield Problem(loaded.user_id, loaded.session_id, None, loaded.reason)
         return
-    session = found.session
+    session = loaded.session
     key = Key(session.user_id, session.session_id)
     if isinstance(session, CorruptRecordError):
         yield Problem(*key, None, session.reason)
     if len(heads) > 1:
         yield Problem(*key, None, f"there are {len(heads)} records of this session")
-    counted = visible(found.row, messages)
-    if len(counted) != found.row.count:
-        what = f"message_count is {found.row.count}, but there are {len(counted)} messages"
+    counted = visible(loaded.row, messages)
+    if len(counted) != loaded.row.count:
+        what = f"message_count is {loaded.row.count}, but there are {len(counted)} messages"
         yield Problem(*key, None, what)
     for raw in counted:
         row = read_message(key, raw)
@@ -143,21 +144,19 @@ def _findings(rows: list[Raw]) -> Iterator[Problem]:
 
 
 def compact(key: Key) -> Steps[int]:
-    """Remove what can never count: drafts of writers that ended half-way, rows of a life before."""
-    found, _ = yield from find(key)
-    if found is None:
+    """Delete what can never count: drafts of writers that ended half-way, and rows of an earlier
+    incarnation of the session."""
+    loaded, _ = yield from find(key)
+    if loaded is None:
         return 0
-    row = found.row
+    yield from settle(loaded)
+    row = loaded.row
     message: Raw = {"key": row.key, "message": {"$ne": ""}}
-    drafts: Raw = {
-        **message,
-        "state": "draft",
-        "commit": {"$ne": row.pending.commit},
-        "v": {"$lte": row.v},  # that of a writer at work is higher
-    }
+    # The version of a writer at work is higher.
+    drafts: Raw = {**message, "state": "draft", "version": {"$lte": row.version}}
     freed = 0
     for dead in (drafts, {**message, "token": {"$ne": row.token}}):
-        rows = yield from every(dead, {"place": 1})
+        rows = yield from all_pages(dead, {"place": 1})
         if rows:
             yield api.delete(dead)
         freed += sum(len(str(raw.get("body"))) for raw in rows)

@@ -7,14 +7,14 @@ from typing import Any
 
 from tsmemory.backends.zerodb import client as api
 from tsmemory.backends.zerodb.rows import (
-    TOP,
-    Found,
+    SESSION_ROW,
+    LoadedSession,
     activity,
+    encode_sortable,
     key_of,
     place_of,
     read_message,
     read_session,
-    spell,
     time_text,
     visible,
 )
@@ -25,7 +25,7 @@ from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Message, Session
 
-__all__ = ["get_messages", "list_sessions", "read"]
+__all__ = ["all_pages", "get_messages", "list_sessions", "read"]
 
 _TRIES = 6
 """How often a reading begins again when a writer moved the session on in between. The last one
@@ -55,31 +55,35 @@ def read(key: Key, query: MessageQuery, now: int) -> Steps[Read]:
 
 def _read(key: Key, query: MessageQuery, now: int, *, last: bool) -> Steps[Read]:
     tail = query.descending and query.after is None and query.created_to is None
-    found: Found | None = None
+    loaded: LoadedSession | None = None
     first: list[Raw] = []
     size = _page_size(query)
     if tail:
-        answer = yield api.query(_conditions(key, query), sort={"place": -1}, limit=size)
-        first = answer["rows"]
-        found = kept_session(first)
-        tail = found is not None or len(first) < size
+        reply = yield api.query(_conditions(key, query), sort={"place": -1}, limit=size)
+        first = reply["rows"]
+        loaded = kept_session(first)
+        tail = loaded is not None or len(first) < size
     if not tail:  # also where drafts of sessions that never began fill the first page
-        found, _ = yield from find(key)
-    if found is None or found.row.expired(now):
-        return Read([])
-    rows = yield from _collect(key, query, found, last, (first, size) if tail else None)
+        loaded, _ = yield from find(key)
+    if loaded is None or loaded.row.expired(now):
+        return Read([], total=0 if query.total else None)
+    rows = yield from _collect(key, query, loaded, last, (first, size) if tail else None)
     # One request is one view of the table; several may have a commit between them.
     one_request = tail and (len(first) < size or len(rows) == query.limit)
     pinned: Rows = []
-    if query.pinned and rows and found.row.pinned:
+    if query.pinned and rows and loaded.row.pinned:
         oldest = place_of(Position(rows[-1].create_time or 0, rows[-1].message_id or ""))
-        pinned = yield from _pinned(key, found, oldest)
+        pinned = yield from _pinned(key, loaded, oldest)
         one_request = False
     if not one_request and not last:
         again, _ = yield from find(key)
-        if again is None or (again.row.token, again.row.v) != (found.row.token, found.row.v):
+        if again is None or (again.row.token, again.row.version) != (
+            loaded.row.token,
+            loaded.row.version,
+        ):
             raise _MovedError
-    return Read(rows, pinned)
+    total = loaded.row.count if query.total else None
+    return Read(rows, pinned, total, loaded.session if query.session else None)
 
 
 def _page_size(query: MessageQuery) -> int:
@@ -106,7 +110,11 @@ def _conditions(key: Key, query: MessageQuery) -> dict[str, Any]:
 
 
 def _collect(
-    key: Key, query: MessageQuery, found: Found, last: bool, first: tuple[list[Raw], int] | None
+    key: Key,
+    query: MessageQuery,
+    loaded: LoadedSession,
+    last: bool,
+    first: tuple[list[Raw], int] | None,
 ) -> Steps[Rows]:
     """The rows of a reading, page after page, the first of which may be there already."""
     rows: Rows = []
@@ -119,14 +127,14 @@ def _collect(
             page, size = first
             first = None
         else:
-            answer = yield api.query(conditions, sort={"place": way}, limit=size)
-            page = answer["rows"]
-        messages = [raw for raw in page if raw.get("place") != TOP]
-        if not last and any(_later(raw, found) and raw.get("state") == "kept" for raw in messages):
+            reply = yield api.query(conditions, sort={"place": way}, limit=size)
+            page = reply["rows"]
+        messages = [raw for raw in page if raw.get("place") != SESSION_ROW]
+        if not last and any(_later(raw, loaded) and raw.get("state") == "kept" for raw in messages):
             raise _MovedError
-        for raw in visible(found.row, messages):
+        for raw in visible(loaded.row, messages):
             mark = (str(raw.get("message")), str(raw.get("commit")))
-            if mark in seen or _later(raw, found):
+            if mark in seen or _later(raw, loaded):
                 continue
             seen.add(mark)
             row = read_message(key, raw)
@@ -141,26 +149,26 @@ def _collect(
             # Inclusive: two rows of one place (a draft and what it replaces) may be parted.
             edge = dict(conditions.get("place", {}))
             edge.pop("$lt" if query.descending else "$gt", None)
-            edge["$lte" if query.descending else "$gte"] = messages[-1]["place"]
+            edge["$lte" if query.descending else "$gte"] = str(messages[-1].get("place"))
             if not query.descending:
-                edge.setdefault("$lt", TOP)
+                edge.setdefault("$lt", SESSION_ROW)
             conditions = {**conditions, "place": edge}
 
 
-def _later(raw: Raw, found: Found) -> bool:
-    version = raw.get("v")
-    return isinstance(version, int) and version > found.row.v
+def _later(raw: Raw, loaded: LoadedSession) -> bool:
+    version = raw.get("version")
+    return isinstance(version, int) and version > loaded.row.version
 
 
-def _pinned(key: Key, found: Found, oldest: str) -> Steps[Rows]:
+def _pinned(key: Key, loaded: LoadedSession, oldest: str) -> Steps[Rows]:
     """The instructions before a place, oldest first."""
-    raws = yield from every(
+    raws = yield from all_pages(
         {"key": key_of(key), "pinned": True, "place": {"$lt": oldest}}, {"place": 1}
     )
-    return [read_message(key, raw) for raw in visible(found.row, raws)]
+    return [read_message(key, raw) for raw in visible(loaded.row, raws)]
 
 
-def every(
+def all_pages(
     conditions: dict[str, Any],
     sort: dict[str, int],
     use: Callable[[list[Raw]], None] | None = None,
@@ -169,8 +177,8 @@ def every(
     rows: list[Raw] = []
     offset = 0
     while True:
-        answer = yield api.query(conditions, sort=sort, offset=offset)
-        page = answer["rows"]
+        reply = yield api.query(conditions, sort=sort, offset=offset)
+        page = reply["rows"]
         offset += len(page)
         if use is None:
             rows += page
@@ -182,8 +190,8 @@ def every(
 
 def get_messages(key: Key, ids: Sequence[str], now: int) -> Steps[Rows]:
     """As `Backend.get_messages`."""
-    found, raws = yield from find(key, ids)
-    if found is None or found.row.expired(now):
+    loaded, raws = yield from find(key, ids)
+    if loaded is None or loaded.row.expired(now):
         return []
     return [read_message(key, raw) for raw in raws]
 
@@ -199,12 +207,12 @@ def list_sessions(query: SessionQuery, now: int) -> Steps[list[Session | Corrupt
     if query.after is not None:
         (high if query.descending else low).append(activity(query.after))
     conditions: dict[str, Any] = {
-        "place": TOP,
+        "place": SESSION_ROW,
         "state": "kept",
         "expires": {"$gt": time_text(now)},
     }
     if query.user_id is not None:
-        conditions["user"] = spell(query.user_id)
+        conditions["user"] = encode_sortable(query.user_id)
     rows: list[Session | CorruptRecordError] = []
     size = api.MAX_ROWS
     if query.limit is not None and query.where is None:
@@ -214,14 +222,14 @@ def list_sessions(query: SessionQuery, now: int) -> Steps[list[Session | Corrupt
         if bounds:
             conditions["activity"] = bounds
         sort = {"activity": -1 if query.descending else 1}
-        answer = yield api.query(conditions, sort=sort, limit=size)
-        for raw in answer["rows"]:
-            found = read_session(raw)
-            row = found if isinstance(found, CorruptRecordError) else found.session
+        reply = yield api.query(conditions, sort=sort, limit=size)
+        for raw in reply["rows"]:
+            loaded = read_session(raw)
+            row = loaded if isinstance(loaded, CorruptRecordError) else loaded.session
             if passes(row, query.where):
                 rows.append(row)
                 if query.limit is not None and len(rows) >= query.limit:
                     return rows
-        if len(answer["rows"]) < size:
+        if len(reply["rows"]) < size:
             return rows
-        (high if query.descending else low).append(answer["rows"][-1]["activity"])
+        (high if query.descending else low).append(str(reply["rows"][-1].get("activity")))

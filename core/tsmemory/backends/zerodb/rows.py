@@ -1,14 +1,14 @@
-"""The rows of the table: what is in them, how ids are spelled, and which of them count.
+"""The rows of the table: what is in them, how ids are encoded, and which of them count.
 
 One table holds two kinds of rows. A session's row has ``place`` "z" and ``message`` ""; the rows
-of its messages sort below it. Text that is compared is spelled so that every collation sorts it by
+of its messages sort below it. Text that is compared is encoded so that every collation sorts it by
 code point: times as 19 digits, ids as the hexadecimal digits of their UTF-8, in the letters b to q.
 
 A row is ``kept`` or a ``draft``. A writer first adds its messages as drafts under a ``commit`` id
-of its own, then moves the session's row from version v to v + 1 with one conditional update, which
-names that commit as ``pending``: from then on, and not before, those drafts count. The next writer
-makes them ``kept``. A draft that no session names is nothing. Likewise `pending` names the rows
-that the commit removes: they do not count any more, whether or not they are gone.
+of its own, then moves the session's row from one version to the next with one conditional update,
+which adds that commit to the ``pending`` ones: from then on, and not before, those drafts count. A
+later writer makes them ``kept``. A draft that no session names does not count. Likewise `pending`
+names the rows that the last commit removes: they do not count, whether or not they are deleted.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Message, Session, is_pinned
 
 __all__ = [
-    "FOREVER", "SCHEMA", "TOP", "Found", "MessageRow", "Pending", "SessionRow", "activity",
-    "key_of", "message_row", "place_of", "read_message", "read_session", "session_fields",
-    "spell", "time_text", "visible",
+    "FOREVER", "SCHEMA", "SESSION_ROW", "LoadedSession", "MessageRow", "Pending", "SessionRow",
+    "activity", "encode_sortable", "key_of", "message_row", "place_of", "read_message",
+    "read_session", "session_fields", "time_text", "visible",
 ]  # fmt: skip
 
-TOP = "z"
+SESSION_ROW = "z"
 """The place of a session's row: above every message's."""
 FOREVER = "z"
 """``expires`` of a session without a time to live: after every time."""
@@ -45,7 +45,7 @@ SCHEMA: dict[str, Any] = {
         "state": "string",
         "commit": "string",
         "token": "string",
-        "v": "number",
+        "version": "number",
         "pinned": "boolean",
         "body": "string",
         "count": "number",
@@ -64,18 +64,18 @@ _LETTERS = str.maketrans("0123456789abcdef", "bcdefghijklmnopq")
 _DIGITS = str.maketrans("bcdefghijklmnopq", "0123456789abcdef")
 
 
-def spell(text: str) -> str:
+def encode_sortable(text: str) -> str:
     """An id as letters that sort as its code points do."""
     return text.encode().hex().translate(_LETTERS)
 
 
-def _unspell(letters: str) -> str:
+def _decode_sortable(letters: str) -> str:
     return bytes.fromhex(letters.translate(_DIGITS)).decode()
 
 
 def key_of(key: Key) -> str:
-    """A session's key: two spelled ids with an "a" between, which sorts before every letter."""
-    return f"{spell(key.user_id)}a{spell(key.session_id)}"
+    """A session's key: two encoded ids with an "a" between, which sorts before every letter."""
+    return f"{encode_sortable(key.user_id)}a{encode_sortable(key.session_id)}"
 
 
 def time_text(micros: int) -> str:
@@ -85,7 +85,7 @@ def time_text(micros: int) -> str:
 
 def place_of(position: Position) -> str:
     """Where a message stands, as text that sorts as positions do."""
-    return f"{time_text(position.create_time)}{spell(position.message_id)}"
+    return f"{time_text(position.create_time)}{encode_sortable(position.message_id)}"
 
 
 def activity(place: tuple[int, str, str]) -> str:
@@ -94,14 +94,18 @@ def activity(place: tuple[int, str, str]) -> str:
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """What a session's last commit did beside moving its row."""
+    """What a session's last commits left to do."""
 
-    commit: str = ""
-    """Its drafts count. "": it has none."""
-    gone: tuple[str, ...] = ()
-    """Spelled ids whose rows from before do not count."""
+    commits: tuple[str, ...] = ()
+    """Their drafts count."""
+    removed: tuple[str, ...] = ()
+    """Encoded ids whose rows from before the last commit do not count."""
     through: str = ""
-    """Rows from before, up to this place, do not count."""
+    """Rows from before the last commit, up to this place, do not count."""
+
+    @property
+    def removes(self) -> bool:
+        return bool(self.removed or self.through)
 
 
 class SessionRow(msgspec.Struct, frozen=True):
@@ -111,7 +115,7 @@ class SessionRow(msgspec.Struct, frozen=True):
     token: str
     """Of this life of the session: one that ends and begins again has another."""
     state: str
-    v: int
+    version: int
     """The session's version."""
     pinned: bool
     """Whether it ever had a system or developer message."""
@@ -136,12 +140,12 @@ class MessageRow(msgspec.Struct, frozen=True):
     place: str
     state: str
     commit: str
-    v: int
+    version: int
     """The session's version that its commit made."""
     body: str
 
 
-class Found(NamedTuple):
+class LoadedSession(NamedTuple):
     """A session's row as it was found."""
 
     row: SessionRow
@@ -160,7 +164,7 @@ class Found(NamedTuple):
         return Head(self.session, int(self.row.last))
 
 
-def read_session(raw: dict[str, Any]) -> Found | CorruptRecordError:
+def read_session(raw: dict[str, Any]) -> LoadedSession | CorruptRecordError:
     """A session, from its row; the error alone where not even the engine's fields read."""
     user_id, session_id, updated = _names(raw)
     try:
@@ -173,13 +177,13 @@ def read_session(raw: dict[str, Any]) -> Found | CorruptRecordError:
     try:
         title, summary, metadata = decode_session(row.body.encode())
     except ValueError as error:
-        return Found(row, _broken(user_id, session_id, updated, error))
+        return LoadedSession(row, _broken(user_id, session_id, updated, error))
     session = Session(
         user_id=user_id,
         session_id=session_id,
         create_time=created,
         update_time=updated,
-        version=row.v,
+        version=row.version,
         message_count=row.count,
         title=title,
         summary=summary,
@@ -187,7 +191,7 @@ def read_session(raw: dict[str, Any]) -> Found | CorruptRecordError:
         ttl=row.ttl,
         metadata=metadata,
     )
-    return Found(row, session)
+    return LoadedSession(row, session)
 
 
 def _broken(user_id: str, session_id: str, updated: int, error: Exception) -> CorruptRecordError:
@@ -202,7 +206,11 @@ def _names(raw: dict[str, Any]) -> tuple[str, str, int]:
     """Whose session a row is, and its last activity: what a broken row may still tell."""
     try:
         user_id, _, session_id = raw["key"].partition("a")
-        return _unspell(user_id), _unspell(session_id), int(str(raw.get("activity"))[:19])
+        return (
+            _decode_sortable(user_id),
+            _decode_sortable(session_id),
+            int(str(raw.get("activity"))[:19]),
+        )
     except (ValueError, LookupError, AttributeError):
         return "?", "?", 0
 
@@ -211,7 +219,7 @@ def session_fields(head: Head, pinned: bool, pending: Pending) -> dict[str, Any]
     """What a commit writes into a session's row."""
     s = head.session
     return {
-        "v": s.version,
+        "version": s.version,
         "pinned": pinned,
         "body": encode_session(s).decode(),
         "count": s.message_count,
@@ -230,13 +238,13 @@ def message_row(
     """A message's row, as a draft."""
     return {
         "key": key_of(key),
-        "user": spell(key.user_id),
-        "message": spell(message.message_id),
+        "user": encode_sortable(key.user_id),
+        "message": encode_sortable(message.message_id),
         "place": place_of(Position(message.create_time or 0, message.message_id)),
         "state": "draft",
         "commit": commit,
         "token": token,
-        "v": version,
+        "version": version,
         "pinned": is_pinned(message.role),
         "body": body.decode(),
     }
@@ -245,15 +253,15 @@ def message_row(
 def visible(session: SessionRow, raws: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those message rows that count in a session that is as its row says."""
     pending = session.pending
-    gone = frozenset(pending.gone)
+    commits, removed = frozenset(pending.commits), frozenset(pending.removed)
     return [
         raw
         for raw in raws
         if raw.get("token") == session.token
-        and (raw.get("state") == "kept" or (raw.get("commit") == pending.commit != ""))
+        and (raw.get("state") == "kept" or raw.get("commit") in commits)
         and (
-            raw.get("v") == session.v
-            or not (raw.get("message") in gone or str(raw.get("place")) <= pending.through)
+            raw.get("version") == session.version
+            or not (raw.get("message") in removed or str(raw.get("place")) <= pending.through)
         )
     ]
 
@@ -262,7 +270,7 @@ def read_message(key: Key, raw: dict[str, Any]) -> Message | CorruptRecordError:
     """A message, from its row."""
     position = Position(0, "?")
     try:
-        position = Position(int(raw["place"][:19]), _unspell(raw["place"][19:]))
+        position = Position(int(raw["place"][:19]), _decode_sortable(raw["place"][19:]))
         row = msgspec.convert(raw, MessageRow)
         return decode_message(row.body.encode(), position.message_id, position.create_time)
     except (ValueError, LookupError, TypeError) as error:

@@ -1,9 +1,18 @@
 """How a change reaches the table: drafts first, then one conditional update that makes them count.
 
-The API has no transactions. It has ``PUT …/rows`` with a filter, an update, and the count of the
-rows that it changed: an update of the session's row on the condition of its version, which one of
-several writers wins. All else is arranged around it so that a writer may end at any point, or its
-requests arrive late, or twice.
+The API has no transactions. It has an update by filter that reports how many rows it changed: an
+update of the session's row on the condition of its version, which one of several writers wins. All
+else is arranged around it so that a writer may end at any point, or its requests arrive late, or
+twice.
+
+1. Load the session and those of its messages that the change touches: one query. A session that
+   this process wrote last is in the cache, with the ids of all its messages: an append of others
+   needs no query, for the update of step 4 fails where another writer came between.
+2. Settle what the last commits left (`rows.Pending`), before it would be lost or become long.
+3. Add the new rows as drafts, under a commit id of this attempt.
+4. Move the session's row to the next version, on the condition that it is at the one loaded.
+   Where it is not, delete the drafts and start over.
+5. Delete the rows that the commit removes.
 
 A session begins without such a row to compete for, and inserts are not unique. So a beginner adds
 its row as a draft, then looks: other drafts it deletes (on the condition that they still are
@@ -16,255 +25,352 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
 
 from tsmemory.backends.zerodb import client as api
 from tsmemory.backends.zerodb.rows import (
-    TOP,
-    Found,
+    SESSION_ROW,
+    LoadedSession,
     Pending,
+    SessionRow,
+    encode_sortable,
     key_of,
     message_row,
     place_of,
     read_message,
     read_session,
     session_fields,
-    spell,
     visible,
 )
-from tsmemory.engine.commit import Plan, plan, touched_ids
+from tsmemory.engine.commit import Loaded, Plan, touched_ids
+from tsmemory.engine.commit import commit as commit_by_template
+from tsmemory.engine.log import get_logger, hashed
 from tsmemory.engine.records import Change, Key, Outcome, Position
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError, UnavailableError
-from tsmemory.model import Message, is_pinned
+from tsmemory.model import is_pinned
 
-__all__ = ["begin_anew", "commit", "find"]
+__all__ = ["SessionCache", "commit", "delete_expired", "find", "settle"]
 
+_log = get_logger("zerodb")
 _ATTEMPTS = 200  # how often a commit begins again when others were faster
-_IDS = 400  # of one filter: 1,000 rows an answer leave room for doubles
+_IDS = 400  # of one filter: 1,000 rows an reply leave room for doubles
 _BYTES = 4_000_000  # of the bodies of one insert; the vendor names no limit
 _LONGEST_PAUSE = 0.25  # seconds between attempts
+_KNOWN_IDS = 4_000  # of a session in the cache; about 100 bytes each
+_PENDING = 32  # commits that a session's row may name before they are settled
 
 Raw = dict[str, Any]
 
 
-def find(key: Key, ids: Sequence[str] = ()) -> Steps[tuple[Found | None, list[Raw]]]:
+class CachedSession(NamedTuple):
+    """A session as this process wrote it."""
+
+    loaded: LoadedSession
+    ids: frozenset[str] | None
+    """Encoded ids of all its messages; None: not known."""
+
+
+class SessionCache:
+    """The sessions that this process wrote last. What is taken out is put back by the writer that
+    succeeds, so two never work on one state."""
+
+    def __init__(self, size: int = 128) -> None:
+        self._sessions: OrderedDict[Key, CachedSession] = OrderedDict()
+        self._size = size
+
+    def pop(self, key: Key) -> CachedSession | None:
+        return self._sessions.pop(key, None)
+
+    def put(self, key: Key, cached: CachedSession) -> None:
+        self._sessions[key] = cached
+        while len(self._sessions) > self._size:
+            self._sessions.popitem(last=False)
+
+
+class _LostRaceError(Exception):
+    """Another writer moved the session on first."""
+
+
+def find(key: Key, ids: Sequence[str] = ()) -> Steps[tuple[LoadedSession | None, list[Raw]]]:
     """A session as it is, and those of its messages that are there by id: one request.
 
     Raises:
-        CorruptRecordError: not even the engine's own fields of the session's row decode.
+        CorruptRecordError: not even the backend's own fields of the session's row decode.
     """
     name = key_of(key)
-    found: Found | None = None
+    loaded: LoadedSession | None = None
     rows: list[Raw] = []
-    spelled = [spell(mid) for mid in dict.fromkeys(ids)]
-    for i in range(0, max(1, len(spelled)), _IDS):
-        wanted = ["", *spelled[i : i + _IDS]]
-        condition: Any = {"$in": wanted} if spelled else ""
-        answer = yield api.query({"key": name, "message": condition})
-        rows += [raw for raw in answer["rows"] if raw.get("message") != ""]
+    encoded = [encode_sortable(mid) for mid in dict.fromkeys(ids)]
+    for i in range(0, max(1, len(encoded)), _IDS):
+        wanted = ["", *encoded[i : i + _IDS]]
+        condition: Any = {"$in": wanted} if encoded else ""
+        reply = yield api.query({"key": name, "message": condition})
+        rows += [raw for raw in reply["rows"] if raw.get("message") != ""]
         if i == 0:
-            found = kept_session(answer["rows"])
-    return found, visible(found.row, rows) if found else []
+            loaded = kept_session(reply["rows"])
+    return loaded, visible(loaded.row, rows) if loaded else []
 
 
-def kept_session(raws: Sequence[Raw]) -> Found | None:
+def kept_session(raws: Sequence[Raw]) -> LoadedSession | None:
     """The session among these rows.
 
     Raises:
-        CorruptRecordError: not even the engine's own fields of it decode.
+        CorruptRecordError: not even the backend's own fields of it decode.
     """
     for raw in raws:
-        if raw.get("place") == TOP and raw.get("state") == "kept":
-            found = read_session(raw)
-            if isinstance(found, CorruptRecordError):
-                raise found
-            return found
+        if raw.get("place") == SESSION_ROW and raw.get("state") == "kept":
+            loaded = read_session(raw)
+            if isinstance(loaded, CorruptRecordError):
+                raise loaded
+            return loaded
     return None
 
 
 def commit(
     key: Key,
     change: Change,
-    encoded: dict[str, bytes],
+    bodies: dict[str, bytes],
     clock: Callable[[], int],
     retry_for: float,
+    cache: SessionCache,
 ) -> Steps[Outcome]:
     """Make a change, as `Backend.commit`."""
+    cached = cache.pop(key)
     for attempt in range(_ATTEMPTS):
         if attempt:
+            cached = None
             ceiling = min(_LONGEST_PAUSE, 0.005 * 2 ** min(attempt, 10))
             yield api.pause(random.uniform(0, ceiling))
-        found, rows = yield from find(key, touched_ids(change))
-        now = clock()
-        if found and found.row.expired(now):
-            yield from begin_anew(found)
+            if attempt % 10 == 0:
+                _log.info("session %s: %d attempts lost to other writers", hashed(key), attempt)
+        writer = _Writer(key, change, bodies, clock, retry_for, cache, cached)
+        try:
+            return (
+                yield from commit_by_template(
+                    key, change, clock=clock, load=writer.load, apply=writer.apply, bodies=bodies
+                )
+            )
+        except _LostRaceError:
             continue
-        through = 0
-        if found and change.delete_through is not None:
-            through = yield from _settle_and_count(found, change.delete_through)
-        existing = {}
-        for raw in rows:
-            there = read_message(key, raw)
-            mid = there.message_id or ""
-            existing[mid] = Position(there.create_time or 0, mid)
-        head = found.head() if found else None
-        planned = plan(key, head, change, existing, now, through)
-        if planned.changed:
-            writer = _Writer(key, change, planned, encoded, retry_for)
-            won = yield from (writer.advance(found) if found else writer.begin())
-            if not won:
-                continue
-        session = planned.head.session if planned.head else None
-        stored = [_stored(key, one, rows) for one in planned.stored]
-        return Outcome(session, stored, len(planned.delete) + through)
     raise UnavailableError(
         f"others wrote to session {key.session_id!r} at every one of {_ATTEMPTS} attempts"
     )
 
 
-def _stored(key: Key, planned: Message | str, rows: list[Raw]) -> Message:
-    if isinstance(planned, Message):
-        return planned
-    raw = next(raw for raw in rows if raw.get("message") == spell(planned))
-    message = read_message(key, raw)
-    if isinstance(message, CorruptRecordError):
-        raise message
-    return message
-
-
-def begin_anew(found: Found) -> Steps[bool]:
-    """Remove an expired session, unless it has been written to since; whether it went."""
-    row = found.row
-    life = {"key": row.key, "token": row.token}
-    answer = yield api.delete({**life, "place": TOP, "v": row.v})
-    if not answer["deleted_count"]:
-        answer = yield api.query({**life, "place": TOP}, limit=1)
-        if answer["rows"]:
+def delete_expired(loaded: LoadedSession) -> Steps[bool]:
+    """Delete an expired session, unless it has been written to since; whether it is deleted."""
+    row = loaded.row
+    incarnation = {"key": row.key, "token": row.token}
+    reply = yield api.delete({**incarnation, "place": SESSION_ROW, "version": row.version})
+    if not reply["deleted_count"]:
+        reply = yield api.query({**incarnation, "place": SESSION_ROW}, limit=1)
+        if reply["rows"]:
             return False
-    yield api.delete(life)
+    yield api.delete(incarnation)
     return True
 
 
-def _settle(found: Found) -> Steps[None]:
-    """Finish what the last commit left: safe to do twice, or late."""
-    row, pending = found.row, found.row.pending
-    if pending.commit:
-        drafts = {"key": row.key, "commit": pending.commit, "state": "draft"}
+def settle(loaded: LoadedSession) -> Steps[None]:
+    """Step 2: safe to do twice, or late."""
+    row, pending = loaded.row, loaded.row.pending
+    if pending.commits:
+        drafts = {"key": row.key, "commit": {"$in": list(pending.commits)}, "state": "draft"}
         yield api.update(drafts, {"state": "kept"})
-    yield from _remove(row.key, pending, row.v)
-
-
-def _settle_and_count(found: Found, last: Position) -> Steps[int]:
-    """How many messages stand up to a position, once nothing is pending."""
-    yield from _settle(found)
-    row = found.row
-    condition = {"key": row.key, "token": row.token, "state": "kept"}
-    answer = yield api.query({**condition, "place": {"$lte": place_of(last)}}, limit=1)
-    return int(answer["total"])
+    yield from _remove(row.key, pending, row.version)
 
 
 def _remove(key: str, pending: Pending, version: int) -> Steps[None]:
     # Only rows from before this version: a late request must not take what came back since.
-    before = {"key": key, "v": {"$lt": version}}
-    for i in range(0, len(pending.gone), _IDS):
-        yield api.delete({**before, "message": {"$in": pending.gone[i : i + _IDS]}})
+    before = {"key": key, "version": {"$lt": version}}
+    for i in range(0, len(pending.removed), _IDS):
+        yield api.delete({**before, "message": {"$in": pending.removed[i : i + _IDS]}})
     if pending.through:
         yield api.delete({**before, "place": {"$lte": pending.through}})
 
 
 class _Writer:
-    """One attempt at a commit."""
+    """One attempt at a commit: ``load`` and ``apply`` of the template."""
 
     def __init__(
         self,
         key: Key,
         change: Change,
-        planned: Plan,
-        encoded: dict[str, bytes],
+        bodies: dict[str, bytes],
+        clock: Callable[[], int],
         retry_for: float,
+        cache: SessionCache,
+        cached: CachedSession | None,
     ) -> None:
-        assert planned.head is not None  # a plan that changes something has one
-        self._key = key
+        self._key, self._change, self._bodies = key, change, bodies
+        self._clock, self._retry_for = clock, retry_for
+        self._cache, self._cached = cache, cached
         self._name = key_of(key)
-        self._head = planned.head
-        self._encoded = encoded
-        self._retry_for = retry_for
-        self._messages = planned.insert + planned.overwrite
-        self._pinned = any(is_pinned(m.role) for m in self._messages)
-        self._through = place_of(change.delete_through) if change.delete_through else ""
-        leaving = [*planned.delete, *(m.message_id for m in planned.overwrite)]
-        self._gone = tuple(spell(mid) for mid in leaving)
+        self._session: LoadedSession | None = None
+        self._ids: frozenset[str] | None = None
+        self._settled = False
 
-    def _pending(self, nonce: str) -> Pending:
-        return Pending(nonce if self._messages else "", self._gone, self._through)
+    # -- step 1 ------------------------------------------------------------------------------
 
-    def _drafts(self, nonce: str, token: str) -> list[Raw]:
-        return [
-            message_row(
-                self._key,
-                message,
-                self._encoded[message.message_id],
-                nonce,
-                token,
-                self._head.session.version,
-            )
-            for message in self._messages
-        ]
+    def load(self) -> Steps[Loaded]:
+        """What the template decides on."""
+        change = self._change
+        rows: list[Raw] = []
+        if not (yield from self._load_cached()):
+            self._session, rows = yield from find(self._key, touched_ids(change))
+        session = self._session
+        if session is None:
+            return Loaded(None, {}, {})
+        if session.row.expired(self._clock()):
+            yield from delete_expired(session)
+            raise _LostRaceError
+        through = 0
+        if change.delete_through is not None:
+            yield from self._settle(session)
+            condition = {"key": self._name, "token": session.row.token, "state": "kept"}
+            last = place_of(change.delete_through)
+            reply = yield api.query({**condition, "place": {"$lte": last}}, limit=1)
+            through = reply["total"]
+        stored = {row.message_id or "": row for row in (read_message(self._key, r) for r in rows)}
+        appended = {m.message_id for m in change.append}
+        positions = {
+            mid: Position(row.create_time or 0, mid)
+            for mid, row in stored.items()
+            if mid not in appended
+        }
+        appended_rows = {mid: row for mid, row in stored.items() if mid in appended}
+        return Loaded(session.head(), appended_rows, positions, through)
 
-    def advance(self, found: Found) -> Steps[bool]:
-        """Move a session from one version to the next; False where another was faster."""
-        row = found.row
-        yield from _settle(found)
-        nonce = yield from self._insert(lambda commit: self._drafts(commit, row.token))
-        pending = self._pending(nonce)
-        fields = session_fields(self._head, row.pinned or self._pinned, pending)
-        here = {"key": row.key, "place": TOP, "token": row.token, "v": row.v}
-        answer = yield api.update(here, {**fields, "commit": nonce})
-        if not answer["modified_count"]:
-            # Another was faster, or this very update was sent again after a lost reply.
-            answer = yield api.query({"key": row.key, "place": TOP, "commit": nonce})
-            if not answer["rows"]:
-                yield from self._withdraw(nonce)
-                return False
-        yield from _remove(row.key, pending, self._head.session.version)
+    def _load_cached(self) -> Steps[bool]:
+        """Whether the cache has what an append needs: the session, and that none is stored."""
+        cached, change = self._cached, self._change
+        if cached is None or change.put or change.delete or change.delete_through is not None:
+            return False
+        if change.if_version not in (None, cached.loaded.row.version):
+            return False  # the caller may know better
+        ids = cached.ids
+        if ids is None and cached.loaded.row.count <= api.MAX_ROWS // 2:
+            condition = {"key": self._name, "token": cached.loaded.row.token}
+            reply = yield api.query(condition, projection={"message": 1})
+            if reply["total"] <= api.MAX_ROWS:
+                # Drafts of other writers among them do no harm: such an id is looked up.
+                ids = frozenset(str(raw.get("message")) for raw in reply["rows"])
+        if ids is None or any(encode_sortable(m.message_id) in ids for m in change.append):
+            return False
+        self._session, self._ids = cached.loaded, ids
         return True
 
-    def begin(self) -> Steps[bool]:
-        """Begin a session; False where another was faster."""
-        nonce = yield from self._insert(
-            lambda commit: [self._row(commit), *self._drafts(commit, commit)]
+    def _settle(self, session: LoadedSession) -> Steps[None]:
+        if not self._settled:
+            self._settled = True
+            yield from settle(session)
+
+    # -- steps 2 to 5 ------------------------------------------------------------------------
+
+    def apply(self, plan: Plan, _: Mapping[str, bytes]) -> Steps[None]:
+        """Write the plan.
+
+        Raises:
+            _LostRaceError: another writer was faster; nothing of this attempt counts.
+        """
+        session = self._session
+        yield from (self._begin(plan) if session is None else self._advance(plan, session))
+
+    def _advance(self, plan: Plan, session: LoadedSession) -> Steps[None]:
+        """Move a session from one version to the next."""
+        assert plan.head is not None  # a plan that changes something has one
+        row = session.row
+        messages = plan.insert + plan.overwrite
+        removed = [*plan.delete, *(m.message_id for m in plan.overwrite)]
+        through = self._change.delete_through
+        pending = Pending(
+            (), tuple(map(encode_sortable, removed)), place_of(through) if through else ""
         )
-        mine = {"key": self._name, "place": TOP, "token": nonce}
-        answer = yield api.query({"key": self._name, "place": TOP})
-        for raw in answer["rows"]:
+        if pending.removes or row.pending.removes or len(row.pending.commits) >= _PENDING:
+            yield from self._settle(session)
+        nonce = yield from self._insert(lambda commit: self._drafts(plan, commit, row.token))
+        before = () if self._settled else row.pending.commits
+        commits = (*before, nonce) if messages else before
+        pending = msgspec.structs.replace(pending, commits=commits)
+        pinned = row.pinned or any(is_pinned(m.role) for m in messages)
+        fields = session_fields(plan.head, pinned, pending)
+        here = {"key": row.key, "place": SESSION_ROW, "token": row.token, "version": row.version}
+        reply = yield api.update(here, {**fields, "commit": nonce})
+        if not reply["modified_count"]:
+            # Another was faster, or this very update was sent again after a lost reply.
+            mine = {"key": row.key, "place": SESSION_ROW, "commit": nonce}
+            reply = yield api.query(mine)
+            if not reply["rows"]:
+                yield from self._withdraw(nonce)
+                raise _LostRaceError
+        yield from _remove(row.key, pending, plan.head.session.version)
+        self._remember(plan, msgspec.to_builtins(row) | fields, pending)
+
+    def _begin(self, plan: Plan) -> Steps[None]:
+        """Begin a session."""
+        head = plan.head
+        assert head is not None  # a plan that changes something has one
+        pinned = any(is_pinned(m.role) for m in plan.insert)
+        row: Raw = {}
+
+        def rows(nonce: str) -> list[Raw]:
+            nonlocal row
+            pending = Pending((nonce,)) if plan.insert else Pending()
+            row = {
+                "key": self._name,
+                "user": encode_sortable(self._key.user_id),
+                "message": "",
+                "place": SESSION_ROW,
+                "state": "draft",
+                "commit": nonce,
+                "token": nonce,
+                **session_fields(head, pinned, pending),
+            }
+            return [row, *self._drafts(plan, nonce, nonce)]
+
+        nonce = yield from self._insert(rows)
+        here = {"key": self._name, "place": SESSION_ROW}
+        reply = yield api.query(here)
+        for raw in reply["rows"]:
             if raw.get("token") == nonce:
                 continue
-            rival = {"key": self._name, "place": TOP, "token": raw.get("token"), "state": "draft"}
-            gone = yield api.delete(rival)
-            if not gone["deleted_count"]:
+            rival = {**here, "token": raw.get("token"), "state": "draft"}
+            reply = yield api.delete(rival)
+            if not reply["deleted_count"]:
                 yield from self._withdraw(nonce)
-                return False
-        answer = yield api.update({**mine, "state": "draft"}, {"state": "kept"})
-        if not answer["modified_count"]:
-            answer = yield api.query({**mine, "state": "kept"})
-            if not answer["rows"]:
+                raise _LostRaceError
+        mine = {**here, "token": nonce}
+        reply = yield api.update({**mine, "state": "draft"}, {"state": "kept"})
+        if not reply["modified_count"]:
+            reply = yield api.query({**mine, "state": "kept"})
+            if not reply["rows"]:
                 yield from self._withdraw(nonce)
-                return False
-        return True
+                raise _LostRaceError
+        self._ids = frozenset()
+        self._remember(plan, {**row, "state": "kept"}, Pending())
 
-    def _row(self, nonce: str) -> Raw:
-        return {
-            "key": self._name,
-            "user": spell(self._key.user_id),
-            "message": "",
-            "place": TOP,
-            "state": "draft",
-            "commit": nonce,
-            "token": nonce,
-            **session_fields(self._head, self._pinned, self._pending(nonce)),
-        }
+    def _remember(self, plan: Plan, row: Raw, pending: Pending) -> None:
+        """Put the session into the cache, as it is now."""
+        assert plan.head is not None
+        ids = self._ids
+        if ids is not None:
+            ids = ids.union(encode_sortable(m.message_id) for m in plan.insert)
+            ids = None if len(ids) > _KNOWN_IDS else ids
+        if not pending.removes:
+            loaded = LoadedSession(msgspec.convert(row, SessionRow), plan.head.session)
+            self._cache.put(self._key, CachedSession(loaded, ids))
+
+    def _drafts(self, plan: Plan, nonce: str, token: str) -> list[Raw]:
+        assert plan.head is not None
+        version = plan.head.session.version
+        return [
+            message_row(self._key, message, self._bodies[message.message_id], nonce, token, version)
+            for message in plan.insert + plan.overwrite
+        ]
 
     def _withdraw(self, nonce: str) -> Steps[None]:
         yield api.delete({"key": self._name, "commit": nonce, "state": "draft"})
@@ -273,37 +379,37 @@ class _Writer:
         """Add rows under a commit id, and give that id.
 
         Inserts are not idempotent. One whose reply was lost is not sent again: the rows go in under
-        another id, and those that may be there under the first are drafts that nobody names.
+        another id, and those that may be there under the first are drafts that no session names.
         """
         deadline = time.monotonic() + self._retry_for
         wait = 0.02
         while True:
             nonce = uuid.uuid4().hex
             try:
-                for chunk in _chunks(rows(nonce)):
-                    yield api.insert(chunk)
+                for portion in _portions(rows(nonce)):
+                    yield api.insert(portion)
                 return nonce
             except api.UnsureError as error:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     cause = error.__cause__
                     assert isinstance(cause, Exception)
-                    verdict = api.classify(cause).error
-                    raise (verdict or UnavailableError(str(cause))) from cause
+                    known = api.classify(cause).error
+                    raise (known or UnavailableError(str(cause))) from cause
                 yield api.pause(min(left, random.uniform(wait / 2, wait)))
                 wait = min(2 * wait, 1.0)
                 yield from self._withdraw(nonce)
 
 
-def _chunks(rows: list[Raw]) -> Iterator[list[Raw]]:
+def _portions(rows: list[Raw]) -> Iterator[list[Raw]]:
     """The rows in requests that the service takes."""
-    chunk: list[Raw] = []
+    portion: list[Raw] = []
     size = 0
     for row in rows:
-        if chunk and (len(chunk) == api.MAX_ROWS or size + len(row["body"]) > _BYTES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(row)
+        if portion and (len(portion) == api.INSERT_ROWS or size + len(row["body"]) > _BYTES):
+            yield portion
+            portion, size = [], 0
+        portion.append(row)
         size += len(row["body"])
-    if chunk:
-        yield chunk
+    if portion:
+        yield portion

@@ -1,9 +1,10 @@
 """A local server of the part of ZeroDB's API that keeps tables: for development and tests.
 
-Written to the contract that the vendor's package documents (``ainative-python`` 3.1.1,
+It plays either of two dialects: that of the vendor's package (``ainative-python`` 3.1.1,
 ``ainative/zerodb/tables.py``, ``client.py`` and ``auth.py``; the package runs against this server
-unmodified). Where that says nothing, the server is strict: an operator, field or value that is not
-documented is refused with 422, so that a client cannot come to rely on it here.
+unmodified), or that of the "Tables API Specification" v1 of January 2026. Where they say nothing,
+the server is strict: an operator, field or value that is not documented is refused with 422, so
+that a client cannot come to rely on it here.
 
     with LocalZeroDB() as server:
         store = open_store(server.url)

@@ -22,13 +22,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="0 chooses a free port")
     parser.add_argument("--project", default=DEFAULT_PROJECT, help="the project's id")
+    parser.add_argument(
+        "--dialect", choices=("sdk", "specification"), default="sdk",
+        help="which of the vendor's texts to follow",
+    )  # fmt: skip
     given = parser.parse_args(arguments)
     key = os.environ.get("ZERODB_API_KEY", DEFAULT_API_KEY)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        server = LocalZeroDB(project=given.project, api_key=key, host=given.host, port=given.port)
+        server = LocalZeroDB(
+            project=given.project,
+            api_key=key,
+            dialect=given.dialect,
+            host=given.host,
+            port=given.port,
+        )
     except OSError as error:
         print(f"cannot start: {error}", file=sys.stderr)
         return 1

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import socket
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tsmemory.testing.servers.zerodb._tables import RefusedError, Tables
+from tsmemory.testing.servers.zerodb._tables import MAX_ROWS, RefusedError, Tables
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -22,26 +24,66 @@ __all__ = ["LocalZeroDB"]
 
 DEFAULT_PROJECT = "local-project"
 DEFAULT_API_KEY = "local-api-key"
+FREE_TIER_ROWS = 100
+"""Rows of one insert, in the specification's free tier."""
 _MAX_BODY = 16 * 1024 * 1024  # bytes; ours, the vendor names none
-_PATH = re.compile(
-    r"/api/v1/projects/(?P<project>[^/]+)/database/tables"
-    r"(?:/(?P<table>[^/]+)(?:/(?P<verb>rows|query))?)?"
-)
-
-Call = Callable[[Tables, str, dict[str, Any], dict[str, int]], dict[str, Any]]
-_ROUTES: dict[tuple[str, str], tuple[str, int, Call]] = {
-    ("POST", "tables"): ("create", 201, lambda t, _, body, __: t.create(body)),
-    ("GET", "tables"): (
-        "tables",
-        200,
-        lambda t, _, __, q: t.listed(q.get("limit", 100), q.get("offset", 0)),
+_PATHS = {
+    "sdk": re.compile(
+        r"/api/v1/projects/(?P<project>[^/]+)/database/tables"
+        r"(?:/(?P<table>[^/]+)(?:/(?P<verb>rows|query))?)?"
     ),
-    ("GET", "table"): ("table", 200, lambda t, name, _, __: t.described(name)),
-    ("DELETE", "table"): ("drop", 200, lambda t, name, body, _: t.drop(name, body)),
-    ("POST", "rows"): ("insert", 200, lambda t, name, body, _: t.insert(name, body)),
-    ("PUT", "rows"): ("update", 200, lambda t, name, body, _: t.update(name, body)),
-    ("DELETE", "rows"): ("delete", 200, lambda t, name, body, _: t.delete(name, body)),
-    ("POST", "query"): ("query", 200, lambda t, name, body, _: t.query(name, body)),
+    "specification": re.compile(
+        r"/v1/public/database/tables(?:/(?P<table>[^/]+)(?:/(?P<verb>rows|query))?)?"
+    ),
+}
+_CODES = {401: "INVALID_API_KEY", 404: "TABLE_NOT_FOUND", 429: "RATE_LIMIT_EXCEEDED"}
+"""The specification's error codes that follow from the status."""
+
+Call = Callable[[Tables, str, dict[str, Any], dict[str, str]], dict[str, Any]]
+
+
+def _drop(tables: Tables, name: str, body: dict[str, Any], query: dict[str, str]) -> dict[str, Any]:
+    # The package sends the confirmation in the body, the specification in the query.
+    confirmed = body.get("confirm") is True or query.get("confirm") == "true"
+    return tables.drop(name, {"confirm": confirmed})
+
+
+def _insert(field: str, most: int) -> Call:
+    def insert(
+        tables: Tables, name: str, body: dict[str, Any], _: dict[str, str]
+    ) -> dict[str, Any]:
+        if field not in body:
+            wrong = next((n for n in ("rows", "row_data", "data", "items") if n in body), "")
+            raise RefusedError(422, f"Use {field!r} instead of {wrong!r}", "INVALID_FIELD_NAME")
+        rows = body[field]
+        if isinstance(rows, list) and len(rows) > most:
+            raise RefusedError(422, f"{field}: {most} a request, not {len(rows)}")
+        return tables.insert(name, {**body, "rows": rows})
+
+    return insert
+
+
+def _routes(insert: tuple[int, Call], update: str) -> dict[tuple[str, str], tuple[str, int, Call]]:
+    """By method and kind of path: the verb, the status, and what answers."""
+    return {
+        ("POST", "tables"): ("create", 201, lambda t, _, body, __: t.create(body)),
+        ("GET", "tables"): (
+            "tables",
+            200,
+            lambda t, _, __, q: t.listed(int(q.get("limit", 100)), int(q.get("offset", 0))),
+        ),
+        ("GET", "table"): ("table", 200, lambda t, name, _, __: t.described(name)),
+        ("DELETE", "table"): ("drop", 200, _drop),
+        ("POST", "rows"): ("insert", *insert),
+        (update, "rows"): ("update", 200, lambda t, name, body, _: t.update(name, body)),
+        ("DELETE", "rows"): ("delete", 200, lambda t, name, body, _: t.delete(name, body)),
+        ("POST", "query"): ("query", 200, lambda t, name, body, _: t.query(name, body)),
+    }
+
+
+_ROUTES = {
+    "sdk": _routes((200, _insert("rows", MAX_ROWS)), "PUT"),
+    "specification": _routes((201, _insert("row_data", FREE_TIER_ROWS)), "PATCH"),
 }
 
 
@@ -63,7 +105,10 @@ class LocalZeroDB:
     """A ZeroDB project's tables, served by threads of this process; a context manager.
 
     Args:
-        project, api_key: what clients must present (path, and the header ``X-API-Key``).
+        project, api_key: what clients must present (path, and the header ``X-API-Key``; the
+            specification has no project in its paths).
+        dialect: which of the vendor's texts it plays: ``"sdk"`` or ``"specification"``.
+        requests_per_minute: more are answered with 429 and ``Retry-After``; None: no limit.
         host: the address to listen on.
         port: 0 chooses a free one.
 
@@ -76,11 +121,16 @@ class LocalZeroDB:
         *,
         project: str = DEFAULT_PROJECT,
         api_key: str = DEFAULT_API_KEY,
+        dialect: Literal["sdk", "specification"] = "sdk",
+        requests_per_minute: int | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
         self.project = project
         self.api_key = api_key
+        self.dialect = dialect
+        self.requests_per_minute = requests_per_minute
+        self._times: deque[float] = deque()
         self.tables = Tables()
         """The data itself, for tests that go round the API."""
         self.requests: Counter[str] = Counter()
@@ -125,6 +175,12 @@ class LocalZeroDB:
         """Forget the faults that have not come yet."""
         self._faults.clear()
 
+    def retry_after(self) -> int:
+        """Seconds until the next request is answered: the header of a 429."""
+        if not self._times:
+            return 1
+        return max(1, math.ceil(self._times[0] + 60 - time.monotonic()))
+
     def _fault(self, verb: str) -> _Fault | None:
         for i, fault in enumerate(self._faults):
             if fault.verb in (None, verb):
@@ -156,35 +212,50 @@ class LocalZeroDB:
     ) -> tuple[int, dict[str, Any]] | None:
         """The status and body for a request; None: end the connection."""
         parts = urlsplit(target)
-        match = _PATH.fullmatch(parts.path)
+        match = _PATHS[self.dialect].fullmatch(parts.path)
         if match is None:
             return 404, {"detail": "Not Found"}
         kind = match["verb"] or ("table" if match["table"] else "tables")
-        if (method, kind) not in _ROUTES:
+        routes = _ROUTES[self.dialect]
+        if (method, kind) not in routes:
             return 405, {"detail": "Method Not Allowed"}
-        verb, status, call = _ROUTES[method, kind]
+        verb, status, call = routes[method, kind]
         with self.tables.lock:
             self.requests[verb] += 1
             fault = self._fault(verb)
             if fault is None or fault.when == "after":
                 try:
-                    self._admit(key, unquote(match["project"]))
-                    numbers = {n: int(v[0]) for n, v in parse_qs(parts.query).items()}
+                    self._admit(key, unquote(match.groupdict().get("project", self.project)))
+                    query = {n: v[0] for n, v in parse_qs(parts.query).items()}
                     name = unquote(match["table"] or "")
-                    reply = status, call(self.tables, name, _decoded(body), numbers)
+                    reply = status, call(self.tables, name, _decoded(body), query)
                 except RefusedError as error:
-                    reply = error.status, {"detail": error.detail}
+                    reply = self._refusal(error)
             if fault is None:
                 return reply
             if fault.status is None:
                 return None
             return fault.status, {"detail": "a fault that was asked for"}
 
+    def _refusal(self, error: RefusedError) -> tuple[int, dict[str, Any]]:
+        if self.dialect == "sdk":
+            return error.status, {"detail": error.detail}
+        status = 400 if error.code == "TABLE_ALREADY_EXISTS" else error.status
+        code = error.code or _CODES.get(status, "QUERY_SYNTAX_ERROR")
+        return status, {"detail": error.detail, "error_code": code}
+
     def _admit(self, key: str | None, project: str) -> None:
         if key != self.api_key:
             raise RefusedError(401, "Invalid API credentials")
         if project != self.project:
             raise RefusedError(404, "Project not found")
+        if self.requests_per_minute is not None:
+            now = time.monotonic()
+            while self._times and self._times[0] <= now - 60:
+                self._times.popleft()
+            if len(self._times) >= self.requests_per_minute:
+                raise RefusedError(429, "Too many requests")
+            self._times.append(now)
 
 
 def _decoded(body: bytes) -> dict[str, Any]:
@@ -242,7 +313,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return self._reply(*answer)
 
-    do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815  # the names of http.server
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815  # the names of http.server
 
     def _reply(self, status: int, body: dict[str, Any]) -> None:
         data = json.dumps(body).encode()
@@ -250,7 +321,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         if status == 429:
-            self.send_header("Retry-After", "1")
+            self.send_header("Retry-After", str(self.server.owner.retry_after()))
         self.end_headers()
         self.wfile.write(data)
 

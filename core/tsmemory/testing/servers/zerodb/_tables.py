@@ -21,10 +21,12 @@ MAX_LIMIT = 1_000
 class RefusedError(Exception):
     """An answer that is an error."""
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, code: str = "") -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.code = code
+        """The specification's ``error_code``, where the status does not imply it."""
 
 
 def _number(value: Any) -> bool:
@@ -142,7 +144,7 @@ class _Table:
             ids = values.get(old.get(field), {})
             ids.pop(row_id, None)
 
-    def found(self, given: Any) -> list[Row]:
+    def matching(self, given: Any) -> list[Row]:
         """The rows that pass a filter, in the order of insertion."""
         conditions = _check_filter(given)
         return [row for row in self._candidates(conditions) if _matches(row, conditions)]
@@ -175,7 +177,7 @@ class Tables:
         if not isinstance(name, str) or not name or not isinstance(schema, dict):
             raise RefusedError(422, "table_name (text) and schema (object) are required")
         if name in self._tables:
-            raise RefusedError(409, f"Table '{name}' already exists")
+            raise RefusedError(409, f"Table '{name}' already exists", "TABLE_ALREADY_EXISTS")
         self._tables[name] = table = _Table(name, schema, body.get("description"))
         return table.described()
 
@@ -212,28 +214,28 @@ class Tables:
             raise RefusedError(422, f"limit: 0 to {MAX_LIMIT}")
         if type(offset) is not int or offset < 0:
             raise RefusedError(422, "offset: 0 or more")
-        found = table.found(body.get("filter", {}))
+        matching = table.matching(body.get("filter", {}))
         for field, way in reversed(list(body.get("sort", {}).items())):
             if way not in (1, -1):
                 raise RefusedError(422, f"sort: {field} is 1 or -1")
-            found.sort(key=lambda row, f=field: _rank(row.get(f)), reverse=way == -1)  # type: ignore[misc]  # mypy: cannot infer a lambda with a default
-        page = found[offset : offset + limit]
+            matching.sort(key=lambda row, f=field: _rank(row.get(f)), reverse=way == -1)  # type: ignore[misc]  # mypy: cannot infer a lambda with a default
+        page = matching[offset : offset + limit]
         wanted = body.get("projection")
         rows = [_projected(row, wanted) if wanted else row for row in page]
         return {
             "rows": copy.deepcopy(rows),
-            "total": len(found),
+            "total": len(matching),
             "limit": limit,
             "offset": offset,
         }
 
     def update(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
         table = self.table(name)
-        found = table.found(body.get("filter"))
-        for row in found:
+        matching = table.matching(body.get("filter"))
+        for row in matching:
             table.put(_updated(row, body.get("update")))
-        if found or not body.get("upsert"):
-            return {"modified_count": len(found)}
+        if matching or not body.get("upsert"):
+            return {"modified_count": len(matching)}
         equals = {
             field: condition["$eq"]
             for field, condition in _check_filter(body["filter"]).items()
@@ -245,17 +247,17 @@ class Tables:
 
     def delete(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
         table = self.table(name)
-        found = table.found(body.get("filter"))
+        matching = table.matching(body.get("filter"))
         limit = body.get("limit", 0)
-        for row in found[: limit or None]:
+        for row in matching[: limit or None]:
             table.remove(row["_id"])
-        return {"deleted_count": len(found[: limit or None])}
+        return {"deleted_count": len(matching[: limit or None])}
 
 
 def _projected(row: Row, wanted: dict[str, int]) -> Row:
     if any(wanted[field] for field in wanted if field != "_id"):
-        kept = {field for field in wanted if wanted[field]} | {"_id"}
+        fields = {field for field in wanted if wanted[field]} | {"_id"}
     else:
-        kept = set(row)
+        fields = set(row)
     dropped = {field for field in wanted if not wanted[field]}
-    return {field: value for field, value in row.items() if field in kept - dropped}
+    return {field: value for field, value in row.items() if field in fields - dropped}

@@ -176,13 +176,7 @@ class Maintenance:
             Finding("writable", not standby, "no: a standby" if standby else "yes"),
             Finding("fsync", fsync == "on", fsync if fsync == "on" else f"{fsync}: {risk}"),
             Finding("full_page_writes", pages == "on", pages if pages == "on" else f"off: {risk}"),
-            Finding(
-                "synchronous_commit",
-                commit != "off",
-                "off: a crash of the server may lose the last commits"
-                if commit == "off"
-                else commit,
-            ),
+            Finding("synchronous_commit", commit != "off", f"{commit}{late}"),
         ]
 
     def verify(self) -> Steps[list[Problem]]:

@@ -237,6 +237,7 @@ def read_redis_json(
             session_id,
             [document for _, _, document in documents],
             [time for time, _, _ in documents],
+            [own_id for _, own_id, _ in documents],
         )
         found.ttl = ttls.get(session_id)
         yield found
@@ -263,31 +264,48 @@ def read_checkpoints(
         channel: the key of the state that holds the messages.
     """
     with ExitStack() as stack:
-        saver = source if hasattr(source, "get_tuple") else _open_saver(source, stack)
-        newest: dict[str, dict[str, Any]] = {}
-        for item in saver.list(None):
-            config = item.config["configurable"]
-            if config.get("checkpoint_ns", "") == "":
-                thread = str(config["thread_id"])
-                known = newest.get(thread)
-                if known is None or config["checkpoint_id"] > known["checkpoint_id"]:
-                    newest[thread] = config
-        for thread, config in sorted(newest.items()):
+        if hasattr(source, "get_tuple"):
+            saver, newest = source, _newest_of(source)
+        else:
+            saver, newest = _open_saver(source, stack)
+        for thread, checkpoint_id in sorted(newest.items()):
             problem = Problem(user_id, thread, None, "its checkpoint cannot be read")
-            found = attempt(lambda: saver.get_tuple({"configurable": config}), problem)  # noqa: B023
+            names = {"thread_id": thread, "checkpoint_ns": "", "checkpoint_id": checkpoint_id}
+            found = attempt(lambda: _channel(saver, names, channel), problem)  # noqa: B023
             if isinstance(found, Problem):
                 yield found
-                continue
-            values = found.checkpoint.get("channel_values") if found else None
-            messages = values.get(channel) if isinstance(values, dict) else None
-            if messages is None:
-                continue  # a graph without messages
-            listed = messages if isinstance(messages, list) else [messages]
-            yield _conversation(user_id, thread, listed)
+            elif found is not None:
+                yield _conversation(user_id, thread, found)
 
 
-def _open_saver(source: Source, stack: ExitStack) -> Any:
-    """A read-only saver, which builds langchain-core's messages and plain values only."""
+def _channel(saver: Any, names: dict[str, str], channel: str) -> list[Any] | None:
+    """The messages of a checkpoint; None for a graph without."""
+    found = saver.get_tuple({"configurable": names})
+    messages = found.checkpoint["channel_values"].get(channel) if found else None
+    return messages if isinstance(messages, list) or messages is None else [messages]
+
+
+_NEWEST = (
+    "SELECT thread_id, max(checkpoint_id) AS newest FROM checkpoints WHERE checkpoint_ns = '' "
+    "GROUP BY thread_id"
+)
+"""Checkpoint ids sort by time, and a checkpoint that does not decode is not in the way."""
+
+
+def _newest_of(saver: Any) -> dict[str, str]:
+    """The newest checkpoint of each thread, by way of a saver's public methods."""
+    newest: dict[str, str] = {}
+    for item in saver.list(None):
+        names = item.config["configurable"]
+        if names.get("checkpoint_ns", "") == "":
+            thread = str(names["thread_id"])
+            newest[thread] = max(newest.get(thread, ""), names["checkpoint_id"])
+    return newest
+
+
+def _open_saver(source: Source, stack: ExitStack) -> tuple[Any, dict[str, str]]:
+    """A read-only saver, which builds langchain-core's messages and plain values only, and the
+    newest checkpoint of each thread."""
     try:
         from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
@@ -301,21 +319,25 @@ def _open_saver(source: Source, stack: ExitStack) -> Any:
                 raise InvalidInputError(f"{path} has no table 'checkpoints'")
             saver = SqliteSaver(db, serde=serializer)
             saver.is_setup = True  # its tables are there, and it may not create any
-            return saver
+            return saver, dict(db.execute(_NEWEST).fetchall())
         if not isinstance(source, str):
             raise InvalidInputError("give a checkpointer, a SQLite file, or a PostgreSQL URL")
-        import psycopg
         from langgraph.checkpoint.postgres import PostgresSaver
+        from psycopg import Connection
+        from psycopg.rows import DictRow, dict_row
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"reading checkpoints needs {error.name}; pip install langgraph-checkpoint-sqlite or "
             "langgraph-checkpoint-postgres"
         ) from error
-    connection = psycopg.Connection.connect(
-        source, autocommit=True, row_factory=psycopg.rows.dict_row, prepare_threshold=None
+    connection: Connection[DictRow] = stack.enter_context(
+        Connection[DictRow].connect(
+            source, autocommit=True, row_factory=dict_row, prepare_threshold=None
+        )
     )
-    stack.enter_context(connection)
-    return PostgresSaver(connection, serde=serializer)
+    rows = connection.execute(_NEWEST).fetchall()
+    newest = {row["thread_id"]: row["newest"] for row in rows}
+    return PostgresSaver(connection, serde=serializer), newest
 
 
 # -- rows --------------------------------------------------------------------------------------
@@ -326,16 +348,25 @@ def _text(value: Any) -> str:
 
 
 def _conversation(
-    user_id: str, session_id: str, rows: Iterable[Any], times: Iterable[Any] = ()
+    user_id: str,
+    session_id: str,
+    rows: Iterable[Any],
+    times: Iterable[Any] = (),
+    row_ids: Iterable[str] = (),
 ) -> Imported:
-    """One conversation; a row that is no message of langchain-core is reported."""
+    """One conversation; a row that is no message of langchain-core is reported.
+
+    Args:
+        times: when the rows were written, as the source has it.
+        row_ids: of the rows, for messages without an id.
+    """
     messages: list[Message] = []
     ids: list[str | None] = []
     problems: list[Problem] = []
-    clock = iter(times)
+    clock, names = iter(times), iter(row_ids)
     used: set[str] = set()
     for number, row in enumerate(rows, 1):
-        time = micros_of(next(clock, None))
+        time, row_id = micros_of(next(clock, None)), next(names, None)
         problem = Problem(user_id, session_id, None, f"message {number} is not LangChain's")
         found = attempt(lambda: _message(row, used), problem)  # noqa: B023  # called at once
         if isinstance(found, Problem):
@@ -343,7 +374,7 @@ def _conversation(
             continue
         neutral, own_id = found
         messages.append(neutral if time is None else _at(neutral, time))
-        ids.append(own_id)
+        ids.append(own_id or row_id)
     return Imported(
         session_id=session_id, user_id=user_id, messages=messages, ids=ids, problems=problems
     )

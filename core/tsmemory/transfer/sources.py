@@ -285,6 +285,7 @@ def open_sql(source: Source) -> Iterator[Any]:
     """
     try:
         import sqlalchemy  # of the caller's choice, with the driver of the database
+        from sqlalchemy.exc import ArgumentError
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             "reading another program's database needs SQLAlchemy; pip install sqlalchemy"
@@ -308,7 +309,7 @@ def open_sql(source: Source) -> Iterator[Any]:
     try:
         parsed = sqlalchemy.make_url(url)
         name = parsed.get_backend_name()
-    except (sqlalchemy.exc.ArgumentError, AttributeError, TypeError):
+    except (ArgumentError, AttributeError, TypeError):
         raise InvalidInputError("give a SQLAlchemy URL, a SQLite file, or an Engine") from None
     if name in ("postgres", "postgresql") and parsed.drivername in (
         "postgres",

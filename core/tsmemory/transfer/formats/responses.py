@@ -50,7 +50,8 @@ def read_items(items: list[Any], user_id: str, where: str) -> tuple[list[Message
         if kind == "assistant":
             turn.append(raw)
         else:
-            found = attempt(lambda: _single(raw, kind), problem)  # noqa: B023
+            role = kind
+            found = attempt(lambda: _single(raw, role), problem)  # noqa: B023
             (problems if isinstance(found, Problem) else messages).append(found)  # type: ignore[arg-type]
         if turn and raw.get("type", "message") == "message":
             _finish(turn, messages, problems, problem)

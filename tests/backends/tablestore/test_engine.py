@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tablestore import INF_MAX, INF_MIN
+from tablestore import INF_MAX, INF_MIN, Row
 
 from tsmemory import (
     AuthenticationError,
     BackendError,
+    CorruptRecordError,
     InvalidInputError,
     Message,
     MessageTooLargeError,
@@ -26,6 +27,7 @@ from tsmemory import (
 )
 from tsmemory.backends.tablestore import TablestoreBackend
 from tsmemory.engine.contract import now_us
+from tsmemory.engine.records import Key
 from tsmemory.testing.servers.tablestore import Fault, TablestoreProcess
 
 from ._open import backend
@@ -183,6 +185,7 @@ import sys
 from tsmemory import Store
 from tsmemory.backends.tablestore import TablestoreBackend
 from tsmemory.engine.contract import now_us
+from tsmemory.engine.records import Key
 with Store(TablestoreBackend.from_url(sys.argv[1], access_key_id=sys.argv[2],
                                       access_key_secret=sys.argv[3])) as store:
     sys.stdin.readline()
@@ -328,6 +331,45 @@ def test_the_server_is_not_there() -> None:
         with pytest.raises(UnavailableError) as caught:
             store.list_sessions()
     assert "hunter2" not in str(caught.value)
+
+
+# -- lost rows -------------------------------------------------------------------------------
+
+
+def _remove(server: TablestoreProcess, table: str, key: Any) -> None:
+    client = server.client()
+    client.delete_row(table, Row(key), None)
+    client.connection.pool.clear()
+
+
+def test_a_lost_head_is_no_empty_session(server: TablestoreProcess, store: Store) -> None:
+    chat = store.conversation("s", user_id="u")
+    chat.append(*_users(3))
+    layout = store.backend.layout  # type: ignore[attr-defined]  # Tablestore's
+    _remove(server, "message", layout.head_key(Key("u", "s")))
+    for call in (
+        chat.session,
+        lambda: chat.window(5),
+        lambda: chat.list_messages(),
+        lambda: chat.append(*_users(1)),
+    ):
+        with pytest.raises(CorruptRecordError, match="head is missing"):
+            call()
+    assert [problem.session_id for problem in store.verify()] == ["s"]
+    assert chat.delete().messages == 3
+    chat.append(*_users(1))
+    assert (chat.count(), store.verify()) == (1, [])
+
+
+def test_a_lost_listing_row_comes_back(server: TablestoreProcess, store: Store) -> None:
+    chat = store.conversation("s", user_id="u")
+    chat.update_session(title="t", metadata={"k": 1})
+    layout = store.backend.layout  # type: ignore[attr-defined]  # Tablestore's
+    _remove(server, "session", layout.session_key(Key("u", "s")))
+    assert [problem.session_id for problem in store.verify()] == ["s"]
+    chat.append(*_users(1))
+    assert store.list_sessions(user_id="u").items == [chat.session()]
+    assert store.verify() == []
 
 
 # -- limits ----------------------------------------------------------------------------------

@@ -124,7 +124,8 @@ def test_ours_opens_theirs(theirs: _Theirs, ours: Store) -> None:
     assert messages[3].metadata == {**_VALUES, "i": 3}
     assert _types(messages[3].metadata) == _types({**_VALUES, "i": 3})
     assert [m.message_id for m in chat.list_messages(where=where("i") >= 8)] == ["m8", "m9"]
-    assert [m.message_id for m in chat.window(2)] == ["m9", "bare"]
+    newest = chat.list_messages(order="desc", limit=2)
+    assert [m.message_id for m in newest] == ["bare", "m9"]
     assert chat.get_message("m4").content == "text 4"  # type: ignore[union-attr]
 
     chat.update_message("m4", content="changed", metadata={"double": 7.5}, remove_metadata=["i"])

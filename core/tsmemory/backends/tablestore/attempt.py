@@ -285,6 +285,9 @@ class Attempt:
         if not writes:
             return
         refused_indexes = yield BatchWrite(writes)
+        if len(positions) in refused_indexes:  # a newer one, or none: a whole row tells them apart
+            whole = recovery.listing_write(self.key, None, new)
+            yield BatchWrite([whole] if whole is not None else [])
         refused = [positions[i] for i in refused_indexes if i < len(positions)]
         if refused and not (yield from self._arrived(reserved, refused)):
             yield from recovery.recover(self.key, reserved, {}, wait=False)

@@ -166,10 +166,23 @@ class HeadReader:
             return True
         return session.expires_at > self.now()
 
+    def headless(self, key: Key) -> CorruptRecordError:
+        """What is in place of a session that has messages and no head (isolated layout)."""
+        reason = "its head is missing, but there are messages; erase it, or restore the row"
+        return CorruptRecordError(reason, user_id=key.user_id, session_id=key.session_id)
+
+    def lost_head(self, key: Key) -> Steps[CorruptRecordError | None]:
+        """Where a head was not found: whether the session lost it."""
+        if self.layout.isolated and (yield from self.tail(key)).positions:
+            return self.headless(key)
+        return None
+
     def session(self, key: Key) -> Steps[Session | CorruptRecordError | None]:
         """The session as it is; what its version covers is there to be read afterwards."""
         record = yield from self.record(key)
-        if record is None or not self.visible(record):
+        if record is None:
+            return (yield from self.lost_head(key))
+        if not self.visible(record):
             return None
         session = (yield from self.counted(key, record)).session
         intent = record.intent

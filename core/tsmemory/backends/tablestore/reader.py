@@ -58,9 +58,14 @@ class Reader(HeadReader):
         record: Record | None = None
         if not from_head:
             record = yield from self.record(key)
+            lost = (yield from self.lost_head(key)) if record is None else None
+            if lost is not None:
+                return Read([lost])
             if not self.visible(record):
                 return _nothing(query)
         record, rows = yield from self._rows(key, query, record)
+        if record is None and rows and self.layout.isolated:
+            return Read([self.headless(key)])
         if not self.visible(record):
             return _nothing(query)
         hidden = _hidden(rows, record, query, isolated=self.layout.isolated)

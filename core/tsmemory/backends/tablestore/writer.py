@@ -329,6 +329,8 @@ class Writer:
         if tail is None:
             tail = yield from self.reader.tail(key)
         found = tail.record
+        if found is None and tail.positions and self.layout.isolated:
+            raise self.reader.headless(key)
         if found is None:
             fresh = CachedSession(None, (), complete=self.layout.isolated)
             return Knowledge(fresh, tail.positions, fresh=True)

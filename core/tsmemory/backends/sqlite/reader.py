@@ -162,7 +162,7 @@ def list_sessions(
             high = query.after[0] if high is None else min(high, query.after[0])
         else:
             low = query.after[0] if low is None else max(low, query.after[0])
-    _add_range(clauses, values, "listed_time", low and low - LISTING_LAG_US, high)
+    _add_range(clauses, values, "listed_time", None if low is None else low - LISTING_LAG_US, high)
     rows = db.execute(
         f"SELECT {SESSION_COLUMNS} FROM sessions WHERE {' AND '.join(clauses)} "
         f"ORDER BY listed_time {'DESC' if query.descending else 'ASC'}",

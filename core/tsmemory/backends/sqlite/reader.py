@@ -134,9 +134,9 @@ def _first(
 def _ascending(key: Key, row: Sequence[Any]) -> Message | CorruptRecordError:
     """The message, or an error whose position is behind the row's own: see `_listed`."""
     message = decode_row(key, row[0], row[1], row[2])
-    if isinstance(message, CorruptRecordError):
-        regular = type(row[0]) is int and type(row[1]) is str
-        message.create_time = min(message.create_time + (not regular), MAX_TIME)
+    regular = type(row[0]) is int and type(row[1]) is str
+    if isinstance(message, CorruptRecordError) and not regular:
+        message.create_time = min((message.create_time or 0) + 1, MAX_TIME)
     return message
 
 
@@ -169,9 +169,11 @@ def list_sessions(
         values,
     )
     in_order = _by_activity(map(SessionRow._make, rows), query)
+    limit = None if query.limit is None else min(query.limit, _MAX_LIMIT)
+    if query.descending and query.where is None:
+        return [row.session() for row in islice(in_order, limit)]
     sessions = (_listed(row, query.descending) for row in in_order)
-    passed = (session for session in sessions if passes(session, query.where))
-    return list(islice(passed, None if query.limit is None else min(query.limit, _MAX_LIMIT)))
+    return list(islice((session for session in sessions if passes(session, query.where)), limit))
 
 
 def _listed(row: SessionRow, descending: bool) -> Session | CorruptRecordError:

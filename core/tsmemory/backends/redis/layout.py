@@ -234,6 +234,33 @@ def split_rows(lengths: bytes, text: bytes) -> Iterator[bytes]:
         start += length
 
 
+def unpack_rows(data: bytes) -> list[bytes]:
+    """Rows that the server's ``cmsgpack`` packed into an array of texts; none where it is empty.
+    The format is https://github.com/msgpack/msgpack/blob/master/spec.md."""
+    rows: list[bytes] = []
+    if not data:
+        return rows
+    width = {0xDC: 2, 0xDD: 4}.get(data[0], 0)
+    at = 1 + width
+    count = int.from_bytes(data[1:at], "big") if width else data[0] & 0x0F
+    for _ in range(count):
+        kind = data[at]
+        if kind == 0xDA:  # the most frequent: 256 bytes to 64 KB
+            start = at + 3
+            at = start + (data[at + 1] << 8 | data[at + 2])
+        elif kind == 0xD9:
+            start = at + 2
+            at = start + data[at + 1]
+        elif kind == 0xDB:
+            start = at + 5
+            at = start + int.from_bytes(data[at + 1 : start], "big")
+        else:
+            start = at + 1
+            at = start + (kind & 0x1F)
+        rows.append(data[start:at])
+    return rows
+
+
 # -- heads -----------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tsmemory.backends.redis import scripts
 from tsmemory.backends.redis.filter import texts
-from tsmemory.backends.redis.layout import read_head, read_row, split_rows, store_id
+from tsmemory.backends.redis.layout import read_head, read_row, split_rows, store_id, unpack_rows
 from tsmemory.backends.redis.server import RedisServer
 from tsmemory.engine.records import Key, MessageQuery, Read
 from tsmemory.engine.rows import passes
@@ -78,13 +78,15 @@ def read(server: RedisServer, key: Key, query: MessageQuery) -> Steps[Read]:
             return Read([lost(key, rest[0])], session=session)
         if what == b"none":
             return _answer(query, rows, (), session)
-        _, _, done, lengths, text, pinned_lengths, pinned_text, *last = rest
-        for data in split_rows(lengths, text):
-            row = read_row(key, data)
-            if passes(row, query.where):
-                rows.append(row)
+        _, _, done, chunks, pinned_rows, *last = rest
+        for chunk in chunks:
+            packed = unpack_rows(chunk)
+            for data in reversed(packed) if query.descending else packed:
+                row = read_row(key, data)
+                if passes(row, query.where):
+                    rows.append(row)
         if done or (query.limit is not None and len(rows) >= query.limit):
-            pinned = [read_row(key, data) for data in split_rows(pinned_lengths, pinned_text)]
+            pinned = [read_row(key, data) for data in unpack_rows(pinned_rows)]
             pinned.sort(key=lambda row: (row.create_time or 0, row.message_id or ""))
             return _answer(query, rows, pinned, session)
         after = (last[0], last[1])

@@ -2,8 +2,8 @@
 -- ARGV limit, 'desc' or 'asc', first time or '', last time or '', time and stored id after which
 -- to begin or '', '1' to add what is pinned before the rows, bytes after which to stop, then the
 -- texts of a filter: a list for each of its parts, its length first.
--- Returns: what happened, now, state, other fields, whether the range is done, rows, pinned rows
--- (each as lengths and one text), and the time and stored id of the last row looked at.
+-- Returns: what happened, now, state, other fields, whether the range is done, rows in chunks (each
+-- in order, packed), pinned rows (packed), and the time and stored id of the last row looked at.
 local limit, descending = tonumber(ARGV[1]), ARGV[2] == 'desc'
 local from, to, after, after_id = unpack(ARGV, 3, 6)
 local most = tonumber(ARGV[8])
@@ -52,31 +52,32 @@ local function may_match(row)
   return true
 end
 
-local rows, count, seen, bytes, last, earliest = {}, 0, 0, 0, nil, high
-local all = #parts == 0
+local chunks, seen, bytes, last, earliest = {}, 0, 0, nil, high
 while seen < limit and bytes < most and low < high do
-  local size = math.min(limit - seen, 64, high - low)
+  local size = math.min(limit - seen, 128, high - low)
   local some
-  local from_row, to_row, step = 1, size, 1
   if descending then
-    some = call('LRANGE', KEYS[2], high - size, high - 1)
     high = high - size
-    earliest = high
-    from_row, to_row, step = size, 1, -1
+    some = call('LRANGE', KEYS[2], high, high + size - 1)
+    last, earliest = some[1], high
   else
     some = call('LRANGE', KEYS[2], low, low + size - 1)
-    low = low + size
-  end
-  for k = from_row, to_row, step do
-    local row = some[k]
-    bytes = bytes + #row
-    if all or may_match(row) then
-      count = count + 1
-      rows[count] = row
-    end
+    last, low = some[size], low + size
   end
   seen = seen + size
-  last = some[to_row]
+  if #parts > 0 then
+    local rows = {}
+    for i = 1, size do
+      bytes = bytes + #some[i]
+      if may_match(some[i]) then rows[#rows + 1] = some[i] end
+    end
+    some = rows
+  end
+  if #some > 0 then
+    local text = cmsgpack.pack(some)
+    chunks[#chunks + 1] = text
+    if #parts == 0 then bytes = bytes + #text end
+  end
 end
 local pinned = {}
 if ARGV[7] == '1' and fields[PINS] ~= '0' and earliest > first_row and seen > 0 then
@@ -87,7 +88,5 @@ if ARGV[7] == '1' and fields[PINS] ~= '0' and earliest > first_row and seen > 0 
     if index then pinned[#pinned + 1] = row end
   end
 end
-local lengths, text = joined(rows)
-local pinned_lengths, pinned_text = joined(pinned)
-return {'ok', now, fields.text, free, low < high and 0 or 1, lengths, text,
-  pinned_lengths, pinned_text, last and time_of(last) or '', last and id_of(last) or ''}
+return {'ok', now, fields.text, free, low < high and 0 or 1, chunks,
+  #pinned > 0 and cmsgpack.pack(pinned) or '', last and time_of(last) or '', last and id_of(last) or ''}

@@ -13,12 +13,13 @@ from tsmemory.engine.search import (
     MAX_QUERY_CHARACTERS,
     MAX_TERMS,
     SEPARATOR,
+    Text,
     index_text,
     index_texts,
     parse_query,
     spans,
-    tokenize,
 )
+from tsmemory.engine.tokens import tokenize
 
 FINDS = [
     ("北京", "我昨天去了北京大学"),
@@ -150,6 +151,19 @@ def test_tokens_are_stable_and_plain(text: str) -> None:
     tokens = tokenize(text)
     assert [token for token in tokens if " " in token or SEPARATOR in token] == []
     assert tokenize(" ".join(tokens)) == tokens
+
+
+_few = st.text(st.sampled_from('aAbB1 .-*"éß京北🎉\u0301'), max_size=12)
+
+
+@given(st.lists(_few, max_size=3), _few, st.sampled_from(["all", "any"]))
+def test_the_quick_way_is_the_same(texts: list[str], query: str, match: Any) -> None:
+    try:
+        parsed = parse_query(query, match)
+    except InvalidInputError:
+        return
+    counts = parsed.counts([Text(text) for text in texts])
+    assert (counts is not None) == parsed.matches(index_text(texts))
 
 
 @given(st.text(max_size=200), st.text(max_size=40))

@@ -14,7 +14,16 @@ from typing import Any, NamedTuple
 
 from tsmemory.errors import InvalidInputError
 
-__all__ = ["MASK", "StoreURL", "is_secret", "parse_url", "redact_url", "scheme_of", "split_url"]
+__all__ = [
+    "MASK",
+    "StoreURL",
+    "as_bool",
+    "is_secret",
+    "parse_url",
+    "redact_url",
+    "scheme_of",
+    "split_url",
+]
 
 MASK = "***"
 _SECRET_WORDS = frozenset({
@@ -176,6 +185,21 @@ def redact_url(url: str) -> str:
     fragment = MASK if parts.fragment and parts.netloc else parts.fragment
     redacted = parts._replace(netloc=f"{user}{at}{address}", query=query, fragment=fragment)
     return url if redacted == parts else redacted.geturl()
+
+
+def as_bool(text: str) -> bool:
+    """A yes or no in a URL.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        return _BOOLEANS[text.lower()]
+    except KeyError:
+        raise ValueError("give true or false") from None
+
+
+_BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 def is_secret(name: str) -> bool:

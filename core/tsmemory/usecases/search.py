@@ -21,11 +21,11 @@ from tsmemory.engine.search import (
     Candidate,
     Candidates,
     Kind,
-    Query,
     Searchable,
     SearchQuery,
-    index_text,
+    Text,
     parse_query,
+    score,
     session_text,
     texts_of,
 )
@@ -91,16 +91,17 @@ class SearchSteps:
             limit=limit,
         )
         kind = f"search-{order}"
-        after = checks.decode_cursor(kind, list[Any], cursor)
+        place = checks.decode_cursor(kind, tuple[Any], cursor)
+        after = place[0] if place else None
         page = _recent if order == "recent" else _relevant
         scored, following = yield from page(self.backend, query, after, on_error)
-        hits = [_hit(query, candidate, score) for candidate, score in scored]
+        hits = [_hit(query, candidate, points) for candidate, points in scored]
         for i in range(len(hits) if around else 0):
             view = yield from _around(self.backend, hits[i], around)
             hits[i] = msgspec.structs.replace(hits[i], around=view)
         if following is None:
             return Page(hits)
-        return Page(hits, checks.encode_cursor(kind, tuple(following)))
+        return Page(hits, checks.encode_cursor(kind, (following,)))
 
     def search_sessions(
         self,
@@ -139,11 +140,14 @@ class SearchSteps:
                     continue
                 place = (row.update_time, row.user_id, row.session_id)
                 texts = session_text(row)
-                indexed = index_text(texts)
-                if query.matches(indexed):
+                ready = list(map(Text, texts))
+                counts = query.counts(ready)
+                if counts is not None:
                     snippet, places = excerpt(texts, query)
-                    score = query.score(indexed)
-                    hits.append(SessionHit(session=row, score=score, snippet=snippet, spans=places))
+                    points = score(counts, ready)
+                    hits.append(
+                        SessionHit(session=row, score=points, snippet=snippet, spans=places)
+                    )
                     if len(hits) >= limit:
                         return Page(hits, checks.encode_cursor("search-sessions", place))
             if len(rows) < _PORTION:
@@ -224,9 +228,7 @@ def _candidates(backend: Backend, query: SearchQuery) -> Steps[Candidates]:
 _Scored: TypeAlias = "tuple[list[tuple[Candidate, float]], Any]"
 
 
-def _recent(
-    backend: Backend, query: SearchQuery, after: list[Any] | None, on_error: str
-) -> Steps[_Scored]:
+def _recent(backend: Backend, query: SearchQuery, after: Any, on_error: str) -> Steps[_Scored]:
     query = msgspec.structs.replace(query, after=after)
     try:
         found = yield from _candidates(backend, query)
@@ -234,13 +236,14 @@ def _recent(
         if after is None or isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError("cursor is not from this search") from error
-    readable = _readable(found.rows, on_error)
-    return [(row, query.query.score(query.text(row.message))) for row in readable], found.next
+    scored = []
+    for row in _readable(found.rows, on_error):
+        texts = query.texts(row.message)
+        scored.append((row, score(query.query.counts(texts) or (), texts)))
+    return scored, found.next
 
 
-def _relevant(
-    backend: Backend, query: SearchQuery, after: list[Any] | None, on_error: str
-) -> Steps[_Scored]:
+def _relevant(backend: Backend, query: SearchQuery, after: Any, on_error: str) -> Steps[_Scored]:
     limit, place = query.limit, None
     rows: list[Any] = []
     while len(rows) < RANKED:
@@ -255,6 +258,8 @@ def _relevant(
         for row, score in zip(rows, _rank(query, rows), strict=True)
     )
     if after is not None:
+        if type(after) is not list or list(map(type, after)) != [float, int, str, str, str]:
+            raise InvalidInputError("cursor is not from this search")
         ranked = [(place, row) for place, row in ranked if list(place) > after]
     page = [(row, -place[0]) for place, row in ranked[:limit]]
     return page, list(ranked[limit - 1][0]) if len(ranked) > limit else None
@@ -263,17 +268,16 @@ def _relevant(
 def _rank(query: SearchQuery, rows: Sequence[Any]) -> list[float]:
     """The scores. Where any term may match, a rare one counts for more: rare among these hits, so
     nothing that another user stored bears on it."""
-    texts = [query.text(row.message) for row in rows]
+    texts = [query.texts(row.message) for row in rows]
+    counts = [query.query.counts(parts) or [0] * len(query.query.required) for parts in texts]
     if query.query.match == "all":
-        return [query.query.score(text) for text in texts]
-    scores = [0.0] * len(texts)
-    for term in query.query.required:
-        having = sum(term.needle in text for text in texts)
-        weight = math.log(1 + (len(texts) - having + 0.5) / (having + 0.5))
-        single = Query((term,))
-        for i, text in enumerate(texts):
-            scores[i] += weight * single.score(text)
-    return scores
+        return [score(found, parts) for found, parts in zip(counts, texts, strict=True)]
+    having = [sum(map(bool, column)) for column in zip(*counts, strict=True)]
+    weights = [math.log(1 + (len(rows) - n + 0.5) / (n + 0.5)) for n in having]
+    return [
+        sum(weight * score((n,), parts) for n, weight in zip(found, weights, strict=True))
+        for found, parts in zip(counts, texts, strict=True)
+    ]
 
 
 def _readable(rows: Sequence[Candidate], on_error: str) -> list[Any]:
@@ -285,7 +289,7 @@ def _readable(rows: Sequence[Candidate], on_error: str) -> list[Any]:
     return [row for row in rows if isinstance(row.message, Message)]
 
 
-def _hit(query: SearchQuery, candidate: Any, score: float) -> SearchHit:
+def _hit(query: SearchQuery, candidate: Any, points: float) -> SearchHit:
     message: Message = candidate.message
     texts = (text for kind in query.kinds for text in texts_of(message, kind))
     snippet, places = excerpt(texts, query.query)
@@ -293,7 +297,7 @@ def _hit(query: SearchQuery, candidate: Any, score: float) -> SearchHit:
         user_id=candidate.key.user_id,
         session_id=candidate.key.session_id,
         message=message,
-        score=score,
+        score=points,
         snippet=snippet,
         spans=places,
     )

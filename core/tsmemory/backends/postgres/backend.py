@@ -34,7 +34,7 @@ from tsmemory.engine.records import (
     SessionQuery,
 )
 from tsmemory.engine.steps import Steps
-from tsmemory.engine.urls import split_url
+from tsmemory.engine.urls import as_bool, split_url
 from tsmemory.errors import (
     AuthenticationError,
     BackendError,
@@ -235,22 +235,15 @@ class PostgresBackend(NetworkBackend):
         return self._maintenance.check_server()
 
 
-def _flag(text: str) -> bool:
-    values = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-    if text.lower() not in values:
-        raise ValueError(f"{text!r} is neither true nor false")
-    return values[text.lower()]
-
-
 _READERS: dict[str, Callable[[str], Any]] = {
     "schema": str,
     "prefix": str,
     "pool_size": int,
     "timeout": float,
     "retry_for": float,
-    "prepare": _flag,
+    "prepare": as_bool,
     "partitions": int,
-    "row_security": _flag,
+    "row_security": as_bool,
 }
 
 

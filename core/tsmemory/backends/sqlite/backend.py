@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import unquote
 from warnings import warn
 
-from tsmemory.backends.sqlite import changes, maintenance, reader
+from tsmemory.backends.sqlite import changes, maintenance, reader, search
 from tsmemory.backends.sqlite.connections import Connections
 from tsmemory.backends.sqlite.file import Connection, DatabaseFile
 from tsmemory.backends.sqlite.layout import MAX_BODY
@@ -29,6 +29,7 @@ from tsmemory.engine import steps as runner
 from tsmemory.engine.commit import encode_bodies
 from tsmemory.engine.contract import now_us
 from tsmemory.engine.local import LocalBackend
+from tsmemory.engine.log import get_logger
 from tsmemory.engine.records import (
     Capabilities,
     Change,
@@ -39,15 +40,18 @@ from tsmemory.engine.records import (
     Read,
     SessionQuery,
 )
+from tsmemory.engine.scan import scan
+from tsmemory.engine.search import Candidates, SearchQuery
 from tsmemory.engine.steps import Steps
 from tsmemory.engine.threads import Threads
-from tsmemory.engine.urls import split_url
+from tsmemory.engine.urls import as_bool, split_url
 from tsmemory.errors import CorruptRecordError, InvalidInputError
 from tsmemory.model import Erased, Message, Problem, Session, Stats
 
 __all__ = ["SQLiteBackend"]
 
 T = TypeVar("T")
+_log = get_logger("sqlite")
 
 _READERS = 8
 """Threads that read for asyncio callers: SQLite lets go of the interpreter while it reads."""
@@ -62,6 +66,10 @@ class SQLiteBackend(LocalBackend):
         durability: ``"full"`` fsyncs every commit, ``"normal"`` only the checkpoints.
         timeout: seconds to wait for another process's write before `TimeoutError`, however many
             threads wait.
+        search: whether the file has an index for searches, which costs each append a little and
+            the file about as much as the text it holds. None: a new file has one, an older one
+            stays as it is. Without one, searches read the messages. Changing it is for the first
+            store that opens the file.
         clock: µs since the epoch.
 
     Raises:
@@ -76,6 +84,7 @@ class SQLiteBackend(LocalBackend):
         *,
         durability: Literal["full", "normal"] = "full",
         timeout: float = 30.0,
+        search: bool | None = None,
         clock: Callable[[], int] = now_us,
     ) -> None:
         name = os.fspath(path)
@@ -88,7 +97,7 @@ class SQLiteBackend(LocalBackend):
         self.durability = durability
         self.timeout = float(timeout)
         self.clock = clock
-        self._file = DatabaseFile(name, "FULL" if durability == "full" else "NORMAL")
+        self._file = DatabaseFile(name, "FULL" if durability == "full" else "NORMAL", search)
         self.connections = Connections(self._file, self.timeout)
         self._wal = maintenance.WalCleaner()
         self.writer = Writer(self.connections, self._wal.after_commit)
@@ -98,12 +107,14 @@ class SQLiteBackend(LocalBackend):
     @classmethod
     def from_url(cls, url: str, **options: Any) -> SQLiteBackend:
         """``sqlite:///relative.db`` or ``sqlite:////absolute/path.db``, percent-encoded where it
-        must be, with the options ``durability`` and ``timeout``.
+        must be, with the options ``durability``, ``timeout`` and ``search`` (``true``, ``false``).
 
         Raises:
             InvalidInputError: no path, a host, or an unknown option.
         """
-        parts, found = split_url(url, {"durability": str, "timeout": float}, options)
+        parts, found = split_url(
+            url, {"durability": str, "timeout": float, "search": as_bool}, options
+        )
         if parts.netloc or parts.fragment:
             raise InvalidInputError(
                 "a SQLite URL has three slashes and a path, as sqlite:///chat.db; write a # in the "
@@ -153,7 +164,19 @@ class SQLiteBackend(LocalBackend):
     # -- reading -----------------------------------------------------------------------------
 
     def setup(self) -> Steps[None]:
-        return (yield from self._read(lambda _db: None))
+        """Make what is missing, and index the messages of a file that had no index, in slices."""
+        left = (yield from self._read(search.pending)) or 0
+        while left:
+            _log.info("indexing for search: %d messages to go, at most", left)
+            left = yield Write(lambda db, _undo: search.backfill(db))
+
+    def search(self, query: SearchQuery) -> Steps[Candidates]:
+        if type(query.after) not in (int, list, type(None)):
+            raise InvalidInputError("cursor is not from this search")
+        found = None
+        if type(query.after) is not list:  # that one is a scan's
+            found = yield from self._read(search.search, query, self.clock())
+        return found if found is not None else (yield from scan(self, query))
 
     def get_session(self, key: Key) -> Steps[Session | CorruptRecordError | None]:
         return (yield from self._read(reader.get_session, key, self.clock()))
@@ -173,8 +196,8 @@ class SQLiteBackend(LocalBackend):
 
     def commit(self, key: Key, change: Change) -> Steps[Outcome]:
         outcome: Outcome = yield Write(self._committing(key, change))
-        if outcome.deleted:
-            yield from self._clean_wal()
+        if outcome.deleted or change.put:
+            yield from self._forget_deleted()
         return outcome
 
     def _committing(self, key: Key, change: Change) -> Callable[[Connection, Undo], Outcome]:
@@ -200,8 +223,8 @@ class SQLiteBackend(LocalBackend):
             return committing(db, undo), reader.read(db, key, query, self.clock())
 
         outcome, read = yield Write(call)
-        if outcome.deleted:
-            yield from self._clean_wal()
+        if outcome.deleted or change.put:
+            yield from self._forget_deleted()
         return outcome, read
 
     def rewrite(self, key: Key, decide: Decide, ids: Sequence[str] | None = None) -> Steps[Outcome]:
@@ -209,8 +232,7 @@ class SQLiteBackend(LocalBackend):
         outcome: Outcome = yield Write(
             lambda db, _undo: changes.rewrite(db, key, decide, ids, self.clock)
         )
-        if outcome.deleted:
-            yield from self._clean_wal()
+        yield from self._forget_deleted()
         return outcome
 
     # -- removing ----------------------------------------------------------------------------
@@ -220,11 +242,15 @@ class SQLiteBackend(LocalBackend):
             lambda db, _undo: changes.delete_sessions(db, condition, values)
         )
         if erased:
-            yield from self._clean_wal()
+            yield from self._forget_deleted(everything=True)
         return erased
 
-    def _clean_wal(self) -> Steps[None]:
-        return (yield from self._read(self._wal.clean))
+    def _forget_deleted(self, *, everything: bool = False) -> Steps[None]:
+        """Take deleted text out of the index's parts and out of the ``-wal``."""
+        more = yield from self._read(search.needs_purge)
+        while more:
+            more = (yield Write(lambda db, _undo: search.purge(db))) and everything
+        yield from self._read(self._wal.clean)
 
     def erase(self, user_id: str | None, session_id: str | None = None) -> Steps[Erased]:
         if user_id is None:

@@ -11,10 +11,11 @@ Every row of messages is written by `insert_messages` and removed by `delete_mes
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from tsmemory.backends.sqlite import search
+from tsmemory.backends.sqlite.file import Connection
 from tsmemory.backends.sqlite.layout import (
     LISTING_LAG_US,
     LIVE,
@@ -95,7 +96,7 @@ def is_plain_append(change: Change) -> bool:
 
 
 def append(
-    db: sqlite3.Connection, key: Key, change: Change, bodies: Mapping[str, bytes], now: int
+    db: Connection, key: Key, change: Change, bodies: Mapping[str, bytes], now: int
 ) -> Outcome:
     """Append to a live session.
 
@@ -119,13 +120,13 @@ def append(
         db.execute(_LIST_ANEW, (row.pk,))
     first = row.last_time - len(messages) + 1
     stored = [template.at_time(message, first + i) for i, message in enumerate(messages)]
-    if insert_messages(db, row.pk, stored, bodies) < len(stored):
+    if insert_messages(db, key, row.pk, stored, bodies) < len(stored):
         raise NotPlain
     return Outcome(session, stored, 0)
 
 
 def commit(
-    db: sqlite3.Connection,
+    db: Connection,
     key: Key,
     change: Change,
     bodies: Mapping[str, bytes],
@@ -168,14 +169,14 @@ def commit(
             delete_messages(db, _THROUGH, (pk, *change.delete_through))
         for ids, marks in _chunks(plan.delete + [m.message_id for m in plan.overwrite]):
             delete_messages(db, f"session = ? AND message_id IN ({marks})", (pk, *ids))
-        insert_messages(db, pk, plan.insert + plan.overwrite, bodies)
+        insert_messages(db, key, pk, plan.insert + plan.overwrite, bodies)
 
     steps = template.commit(key, change, clock=clock, load=load, apply=apply, bodies=bodies)
     return run(steps, _no_steps)
 
 
 def rewrite(
-    db: sqlite3.Connection,
+    db: Connection,
     key: Key,
     decide: Decide,
     ids: Sequence[str] | None,
@@ -210,7 +211,7 @@ def _no_steps(_step: Any) -> Any:
 # -- sessions --------------------------------------------------------------------------------
 
 
-def session_row(db: sqlite3.Connection, key: Key, now: int) -> SessionRow | None:
+def session_row(db: Connection, key: Key, now: int) -> SessionRow | None:
     """The row of a live session."""
     columns = db.execute(
         f"SELECT {SESSION_COLUMNS} FROM sessions WHERE {LIVE}", (*key, now)
@@ -218,7 +219,7 @@ def session_row(db: sqlite3.Connection, key: Key, now: int) -> SessionRow | None
     return SessionRow._make(columns) if columns else None
 
 
-def _any_session_row(db: sqlite3.Connection, key: Key) -> SessionRow | None:
+def _any_session_row(db: Connection, key: Key) -> SessionRow | None:
     columns = db.execute(
         f"SELECT {SESSION_COLUMNS} FROM sessions WHERE user_id = ? AND session_id = ?", key
     ).fetchone()
@@ -229,7 +230,7 @@ def _is_past(expires_at: Any, now: int) -> bool:
     return type(expires_at) in (int, float) and bool(expires_at <= now)
 
 
-def _write_session(db: sqlite3.Connection, row: SessionRow | None, head: Head) -> int:
+def _write_session(db: Connection, row: SessionRow | None, head: Head) -> int:
     """Write the session's record; its primary key."""
     session = head.session
     listed = row.listed_time if row else session.update_time
@@ -246,7 +247,7 @@ def _write_session(db: sqlite3.Connection, row: SessionRow | None, head: Head) -
     return row.pk
 
 
-def delete_sessions(db: sqlite3.Connection, condition: str, values: Sequence[Any]) -> Erased:
+def delete_sessions(db: Connection, condition: str, values: Sequence[Any]) -> Erased:
     """Remove the sessions of a condition on their table, with everything of theirs."""
     messages = delete_messages(
         db, f"session IN (SELECT pk FROM sessions WHERE {condition})", values
@@ -261,7 +262,7 @@ _THROUGH = "session = ? AND (create_time, message_id) <= (?, ?)"
 
 
 def messages_by_id(
-    db: sqlite3.Connection, key: Key, pk: int, ids: Sequence[str]
+    db: Connection, key: Key, pk: int, ids: Sequence[str]
 ) -> list[Message | CorruptRecordError]:
     """Those of the ids that are there, in no particular order."""
     return [
@@ -275,7 +276,7 @@ def messages_by_id(
     ]
 
 
-def _positions(db: sqlite3.Connection, pk: int, ids: Sequence[str]) -> dict[str, Position]:
+def _positions(db: Connection, pk: int, ids: Sequence[str]) -> dict[str, Position]:
     return {
         message_id: Position(create_time, message_id)
         for some, marks in _chunks(ids)
@@ -288,21 +289,35 @@ def _positions(db: sqlite3.Connection, pk: int, ids: Sequence[str]) -> dict[str,
 
 
 def insert_messages(
-    db: sqlite3.Connection, pk: int, messages: Sequence[Message], bodies: Mapping[str, bytes]
+    db: Connection,
+    key: Key,
+    pk: int,
+    messages: Sequence[Message],
+    bodies: Mapping[str, bytes],
 ) -> int:
-    """Insert those whose id is not in the session yet: how many."""
+    """Insert those whose id is not in the session yet, and index them: how many."""
     rows = [
         (pk, message.create_time, message.message_id, is_pinned(message.role),
          bodies[message.message_id])
         for message in messages
     ]  # fmt: skip
-    if len(rows) == 1:
-        return db.execute(_INSERT, rows[0]).rowcount
-    return db.executemany(_INSERT, rows).rowcount
+    if not db.indexed:
+        if len(rows) == 1:
+            return db.execute(_INSERT, rows[0]).rowcount
+        return db.executemany(_INSERT, rows).rowcount
+    inserted: list[tuple[int, Message]] = []
+    for row, message in zip(rows, messages, strict=True):
+        cursor = db.execute(_INSERT, row)
+        if cursor.rowcount:
+            inserted.append((cursor.lastrowid or 0, message))
+    search.add(db, key.user_id, pk, inserted)
+    return len(inserted)
 
 
-def delete_messages(db: sqlite3.Connection, condition: str, values: Sequence[Any]) -> int:
-    """Remove the messages of a condition on their table: how many."""
+def delete_messages(db: Connection, condition: str, values: Sequence[Any]) -> int:
+    """Remove the messages of a condition on their table, and from the index: how many."""
+    if db.indexed:
+        search.remove(db, condition, values)
     return db.execute(f"DELETE FROM messages WHERE {condition}", values).rowcount
 
 

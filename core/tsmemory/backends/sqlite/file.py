@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
+from tsmemory.backends.sqlite import search
 from tsmemory.backends.sqlite.layout import APPLICATION_ID, MIGRATIONS, SCHEMA
 from tsmemory.engine.log import get_logger
 from tsmemory.errors import (
@@ -37,6 +38,8 @@ __all__ = ["OPENING", "Connection", "DatabaseFile", "is_busy", "translate", "tra
 
 _log = get_logger("sqlite")
 _TABLES = {"sessions", "messages"}
+_SEARCH_VERSION = 3
+"""The schema version from which a file has an index for searches, or was made without one."""
 
 OPENING = threading.Lock()
 """Held while a connection is opened, by any store of this process, and across a fork: closing any
@@ -49,6 +52,8 @@ class Connection(sqlite3.Connection):
 
     identity: object = None
     """What `DatabaseFile.check` gave when it was opened."""
+    indexed = False
+    """Whether the file has an index for searches, which must follow the messages."""
 
 
 class DatabaseFile:
@@ -57,9 +62,11 @@ class DatabaseFile:
     Args:
         path: the file.
         synchronous: ``FULL`` or ``NORMAL``.
+        search: whether it has an index for searches. None: a new one has, an older one as it is.
     """
 
-    def __init__(self, path: str, synchronous: str) -> None:
+    def __init__(self, path: str, synchronous: str, search: bool | None = None) -> None:
+        self.search = search
         self.path = os.path.abspath(path)
         self.wal_path = self.path + "-wal"
         self.synchronous = synchronous
@@ -220,7 +227,7 @@ class DatabaseFile:
             raise
         return db
 
-    def _prepare(self, db: sqlite3.Connection, *, writable: bool) -> None:
+    def _prepare(self, db: Connection, *, writable: bool) -> None:
         version = self._check_owner(db)  # Step 2
         if writable:
             db.execute("PRAGMA journal_mode = WAL")
@@ -233,6 +240,9 @@ class DatabaseFile:
                     f"where it can be migrated to version {len(MIGRATIONS)}"
                 )
             self._migrate(db)  # Step 3
+        elif writable and self.search and not search.is_indexed(db):
+            self._migrate(db)  # somebody wants an index now
+        db.indexed = search.is_indexed(db)
         db.execute("SELECT 1 FROM sessions LIMIT 1").fetchall()  # opens, or makes, the -wal
 
     def _check_owner(self, db: sqlite3.Connection) -> int:
@@ -273,6 +283,9 @@ class DatabaseFile:
             for statements in MIGRATIONS[version:] if version else (SCHEMA,):
                 for statement in filter(None, map(str.strip, statements.split(";"))):
                     db.execute(statement)
+            wanted = self.search is not False if version < _SEARCH_VERSION else self.search
+            if wanted and not search.is_indexed(db):
+                search.make(db)
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
             db.execute("COMMIT")
@@ -280,7 +293,7 @@ class DatabaseFile:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-        if version:
+        if version and version < len(MIGRATIONS):
             _log.info("migrated a file from schema version %d to %d", version, len(MIGRATIONS))
 
 

@@ -21,7 +21,7 @@ from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Message, Session
 
 __all__ = [
-    "APPLICATION_ID", "LISTING_LAG_US", "LIVE", "MAX_BODY", "MIGRATIONS", "SCHEMA",
+    "APPLICATION_ID", "LISTING_LAG_US", "LIVE", "LIVE_SESSION", "MAX_BODY", "MIGRATIONS", "SCHEMA",
     "SESSION_COLUMNS", "SessionRow", "decode_row", "tolerant_text",
 ]  # fmt: skip
 
@@ -107,12 +107,16 @@ CREATE INDEX sessions_by_user ON sessions (user_id, listed_time);
 CREATE INDEX sessions_by_time ON sessions (listed_time);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _LAZY_LISTING)
-"""Each takes the file from version i to i + 1, all that are missing in one transaction."""
+MIGRATIONS: tuple[str, ...] = (_FIRST, _LAZY_LISTING, "")
+"""Each takes the file from version i to i + 1, all that are missing in one transaction. The third
+adds the search index, which `search` makes."""
 
 LIVE = "user_id = ? AND session_id = ? AND (expires_at IS NULL OR expires_at > ?)"
 """A session that has not expired: (user_id, session_id, now)."""
 
+
+LIVE_SESSION = "(expires_at IS NULL OR expires_at > ?)"
+"""A session that has not expired: (now,)."""
 
 SESSION_COLUMNS = (
     "pk, user_id, session_id, create_time, update_time, version, message_count, last_time, "

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from tsmemory.backends.sqlite.changes import messages_by_id, session_row
+from tsmemory.backends.sqlite.file import Connection
 from tsmemory.backends.sqlite.layout import (
     LISTING_LAG_US,
     LIVE,
@@ -33,14 +34,14 @@ _NO_LIMIT = -1  # what SQLite takes for none
 _MAX_LIMIT = 2**63 - 1
 
 
-def get_session(db: sqlite3.Connection, key: Key, now: int) -> Session | CorruptRecordError | None:
+def get_session(db: Connection, key: Key, now: int) -> Session | CorruptRecordError | None:
     """The record of a live session."""
     row = session_row(db, key, now)
     return row.session() if row else None
 
 
 def get_messages(
-    db: sqlite3.Connection, key: Key, ids: Sequence[str], now: int
+    db: Connection, key: Key, ids: Sequence[str], now: int
 ) -> list[Message | CorruptRecordError]:
     """Those of the ids that are there, in no particular order."""
     row = session_row(db, key, now)
@@ -50,7 +51,7 @@ def get_messages(
 # -- messages --------------------------------------------------------------------------------
 
 
-def read(db: sqlite3.Connection, key: Key, query: MessageQuery, now: int) -> Read:
+def read(db: Connection, key: Key, query: MessageQuery, now: int) -> Read:
     """Messages of a live session, and what else the query asks for, from one state of the file."""
     live = (key.user_id, key.session_id, now)
     clauses, values = [_OF_SESSION], [*live]
@@ -70,7 +71,7 @@ def read(db: sqlite3.Connection, key: Key, query: MessageQuery, now: int) -> Rea
 
 
 def _read_more(
-    db: sqlite3.Connection,
+    db: Connection,
     key: Key,
     query: MessageQuery,
     select: str,
@@ -144,7 +145,7 @@ def _ascending(key: Key, row: Sequence[Any]) -> Message | CorruptRecordError:
 
 
 def list_sessions(
-    db: sqlite3.Connection, query: SessionQuery, now: int
+    db: Connection, query: SessionQuery, now: int
 ) -> list[Session | CorruptRecordError]:
     """Live sessions in the order of `update_time`, from the index of `listed_time`."""
     clauses = ["(expires_at IS NULL OR expires_at > ?)"]
@@ -228,7 +229,7 @@ def _add_range(
 
 
 def _limited(
-    db: sqlite3.Connection, select: str, values: Sequence[Any], query: MessageQuery
+    db: Connection, select: str, values: Sequence[Any], query: MessageQuery
 ) -> sqlite3.Cursor:
     if query.limit is None or query.where is not None:
         return db.execute(select, values)

@@ -1,0 +1,226 @@
+"""Search: an FTS5 index over our own tokens, changed in the transaction that changes the messages.
+
+- The table holds `engine.search`'s index texts, one column per kind, and in ``scope`` a token for
+  the user and one for the session, so that other users' messages cost a search nothing. It is
+  contentless: what matched is read from ``messages`` by its ``pk``, and checked again there, so a
+  stale entry is never a hit. SQLite's ``ascii`` tokenizer takes the tokens as they are.
+- A file that had messages before it had an index gets it in slices, the newest message first
+  (``search_state.pending``: those up to this ``pk`` are still missing). Until all are there, a
+  search scans.
+- FTS5 removes an entry by the texts that it was made of, which are computed from the row again.
+  SQLite 3.42 and newer then erases them from the index at once (``secure-delete``). Older ones keep
+  them in the index until its parts are merged: `purge` merges a bounded part after each commit that
+  deleted something, and everything after a session, a user or the store was erased.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tsmemory.backends.sqlite.layout import LIVE_SESSION, decode_row
+from tsmemory.engine.records import Key
+from tsmemory.engine.search import (
+    KINDS,
+    Candidate,
+    Candidates,
+    SearchQuery,
+    Term,
+    index_texts,
+)
+from tsmemory.errors import CorruptRecordError
+from tsmemory.model import Message
+
+if TYPE_CHECKING:
+    from tsmemory.backends.sqlite.file import Connection
+
+__all__ = [
+    "add", "backfill", "is_indexed", "make", "needs_purge", "pending", "purge", "remove", "search",
+]  # fmt: skip
+
+_COLUMNS = ("scope", *KINDS)
+_TABLE = f"""
+CREATE VIRTUAL TABLE search USING fts5(
+    {", ".join(_COLUMNS)}, content='', columnsize=0, tokenize='ascii'
+)"""
+_STATE = """
+CREATE TABLE search_state (
+    pk INTEGER PRIMARY KEY CHECK (pk = 1),
+    pending INTEGER NOT NULL
+)"""
+_ADD = (
+    f"INSERT INTO search (rowid, {', '.join(_COLUMNS)}) "
+    f"VALUES ({', '.join('?' * (len(_COLUMNS) + 1))})"
+)
+_REMOVE = (
+    f"INSERT INTO search (search, rowid, {', '.join(_COLUMNS)}) "
+    f"VALUES ('delete', {', '.join('?' * (len(_COLUMNS) + 1))})"
+)
+_ERASES_AT_ONCE = sqlite3.sqlite_version_info >= (3, 42)
+_SLICE = 500
+"""Messages that are indexed in one transaction where a file gets its index."""
+_MERGE_PAGES = 500  # index pages, of 4 kB at most, that one step of a purge writes
+_LOOKED_AT = 2_000
+"""Rows of the index that one page of a search looks at; with rare roles or filters it may end
+before `SearchQuery.limit` is reached, and goes on in the next page."""
+
+
+def make(db: sqlite3.Connection) -> None:
+    """Give the file an index; the messages that are there wait to be indexed."""
+    db.execute(_TABLE)
+    if _ERASES_AT_ONCE:
+        db.execute("INSERT INTO search (search, rank) VALUES ('secure-delete', 1)")
+    db.execute(_STATE)
+    db.execute("INSERT INTO search_state SELECT 1, coalesce(max(pk), 0) FROM messages")
+
+
+def is_indexed(db: sqlite3.Connection) -> bool:
+    """Whether the file has an index."""
+    sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'search_state'"
+    return db.execute(sql).fetchone() is not None
+
+
+def pending(db: sqlite3.Connection) -> int | None:
+    """Messages up to this ``pk`` are not indexed yet; 0: all are. None: there is no index."""
+    row = db.execute("SELECT pending FROM search_state").fetchone() if is_indexed(db) else None
+    return int(row[0]) if row else None
+
+
+# -- in step with the messages -----------------------------------------------------------------
+
+
+def _scope(user_id: str, session: int) -> str:
+    digest = hashlib.blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=8)
+    return f"u{digest.hexdigest()} s{session}"
+
+
+def _entry(pk: int, user_id: str, session: int, message: Message) -> tuple[Any, ...] | None:
+    texts = index_texts(message)
+    if not texts:
+        return None
+    return (pk, _scope(user_id, session), *(texts.get(kind) for kind in KINDS))
+
+
+def add(
+    db: sqlite3.Connection, user_id: str, session: int, messages: Sequence[tuple[int, Message]]
+) -> None:
+    """Index messages, each with its ``pk``, of the session that has the ``pk`` `session`."""
+    entries = [_entry(pk, user_id, session, message) for pk, message in messages]
+    db.executemany(_ADD, [entry for entry in entries if entry is not None])
+
+
+def remove(db: sqlite3.Connection, condition: str, values: Sequence[Any]) -> None:
+    """Take the messages of a condition on their table out of the index, before they are deleted."""
+    still_pending = pending(db) or 0
+    rows = db.execute(
+        "SELECT pk, (SELECT user_id FROM sessions WHERE pk = session), session, create_time, "
+        f"message_id, body FROM messages WHERE {condition}",
+        values,
+    )
+    db.executemany(_REMOVE, _entries(row for row in rows if row[0] > still_pending))
+
+
+def _entries(rows: Iterator[Any]) -> Iterator[tuple[Any, ...]]:
+    for pk, user_id, session, *row in rows:
+        message = decode_row(Key(user_id, ""), *row)
+        entry = (
+            None
+            if isinstance(message, CorruptRecordError)
+            else _entry(pk, user_id, session, message)
+        )
+        if entry is not None:
+            yield entry
+
+
+def backfill(db: sqlite3.Connection) -> int:
+    """Index the next slice of the messages from before the index: how many are still to come, at
+    most."""
+    end = pending(db)
+    if not end:
+        return 0
+    rows = db.execute(
+        "SELECT messages.pk, user_id, session, messages.create_time, message_id, messages.body "
+        "FROM messages JOIN sessions ON sessions.pk = messages.session "
+        "WHERE messages.pk <= ? ORDER BY messages.pk DESC LIMIT ?",
+        (end, _SLICE),
+    ).fetchall()
+    db.executemany(_ADD, _entries(iter(rows)))
+    left = rows[-1][0] - 1 if len(rows) == _SLICE else 0
+    db.execute("UPDATE search_state SET pending = ?", (left,))
+    return int(left)
+
+
+def needs_purge(db: sqlite3.Connection) -> bool:
+    """Whether what was removed stays in the index until `purge`."""
+    return not _ERASES_AT_ONCE and is_indexed(db)
+
+
+def purge(db: sqlite3.Connection) -> bool:
+    """Merge a bounded part of the index, which erases what was removed: whether there is more."""
+    before = db.total_changes
+    db.execute("INSERT INTO search (search, rank) VALUES ('merge', ?)", (-_MERGE_PAGES,))
+    return db.total_changes - before >= 2  # https://sqlite.org/fts5.html, 6.8
+
+
+# -- searching ---------------------------------------------------------------------------------
+
+
+def search(db: Connection, query: SearchQuery, now: int) -> Candidates | None:
+    """A page of hits, the message that was stored last first; None without a whole index."""
+    if not db.indexed or db.execute("SELECT pending FROM search_state").fetchone()[0]:
+        return None
+    conditions = ["search MATCH ?", LIVE_SESSION]
+    values: list[Any] = [_expression(db, query), now]
+    for condition, value in (
+        ("search.rowid < ?", query.after),
+        ("messages.create_time >= ?", query.created_from),
+        ("messages.create_time <= ?", query.created_to),
+        ("sessions.user_id = ?", query.user_id),
+        ("sessions.session_id = ?", query.session_id),
+    ):
+        if value is not None:
+            conditions.append(condition)
+            values.append(value)
+    rows = db.execute(
+        "SELECT search.rowid, user_id, session_id, messages.create_time, message_id, messages.body "
+        "FROM search CROSS JOIN messages ON messages.pk = search.rowid "
+        "CROSS JOIN sessions ON sessions.pk = messages.session "
+        f"WHERE {' AND '.join(conditions)} ORDER BY search.rowid DESC",
+        values,
+    )
+    hits: list[Candidate] = []
+    last: int | None = None
+    for looked_at, (pk, user_id, session_id, *row) in enumerate(rows):
+        if len(hits) == query.limit or looked_at == _LOOKED_AT:
+            return Candidates(hits, last)
+        key = Key(user_id, session_id)
+        message = decode_row(key, *row)
+        if isinstance(message, CorruptRecordError) or query.matches(message):
+            hits.append(Candidate(key, message))
+        last = pk
+    return Candidates(hits)
+
+
+def _expression(db: sqlite3.Connection, query: SearchQuery) -> str:
+    """The query in FTS5's language, with the scope first. Tokens are quoted; they hold no quote."""
+    kinds = " ".join(query.kinds)
+    joint = " AND " if query.query.match == "all" else " OR "
+    wanted = f"{{{kinds}}} : ({joint.join(map(_term, query.query.required))})"
+    scope = ""
+    if query.user_id is not None:
+        scope = _scope(query.user_id, 0).split()[0]
+        if query.session_id is not None:
+            row = db.execute(
+                "SELECT pk FROM sessions WHERE user_id = ? AND session_id = ?",
+                (query.user_id, query.session_id),
+            ).fetchone()
+            scope = f"s{row[0] if row else 0}"
+    expression = f'(scope : "{scope}" AND {wanted})' if scope else f"({wanted})"
+    excluded = [f"({{{kinds}}} : {_term(term)})" for term in query.query.excluded]
+    return " NOT ".join([expression, *excluded])
+
+
+def _term(term: Term) -> str:
+    return f'"{" ".join(term.tokens)}"{" *" if term.prefix else ""}'

@@ -37,6 +37,14 @@ def server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
+def older_server() -> Iterator[PostgresServer]:
+    binaries = find_postgres(15)
+    require("PostgreSQL 15", binaries, "apt-get install postgresql-15")
+    with PostgresServer(binaries=binaries) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def bouncer(server: PostgresServer) -> Iterator[PgBouncer]:
     require("PgBouncer", find_pgbouncer(), "apt-get install pgbouncer")
     with PgBouncer(server) as bouncer:

@@ -1,4 +1,4 @@
-"""The contract, over a server and through PgBouncer."""
+"""The contract, over a server, through PgBouncer, and over Debian's older server."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ class TestThroughPgBouncer(BackendConformance):
     @pytest.fixture
     def engine(self, server: PostgresServer, bouncer: PgBouncer, prefix: str) -> Engine:
         return engine_on(bouncer.url, server, prefix)
+
+
+@pytest.mark.slow  # the third time
+class TestDebians15(BackendConformance):
+    @pytest.fixture
+    def engine(self, older_server: PostgresServer, prefix: str) -> Engine:
+        return engine_on(f"{older_server.url}?partitions=3", older_server, prefix)
 
 
 def test_random_operations(server: PostgresServer, prefix: str) -> None:

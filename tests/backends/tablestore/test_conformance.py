@@ -21,7 +21,7 @@ class TestIsolated(BackendConformance):
 class TestIsolatedOtherwise(BackendConformance):
     """Where the service's behaviour is not documented, the other reading of it."""
 
-    @pytest.fixture(params=["sync"])  # the service's behaviour has no colour
+    @pytest.fixture(params=["sync"])  # the service's behaviour is the same in both modes
     def colour(self, request: pytest.FixtureRequest) -> Colour:
         return Colour(request.param)
 

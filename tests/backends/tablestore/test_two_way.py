@@ -31,10 +31,10 @@ _META = {"string": MetaType.STRING, "double": MetaType.DOUBLE}
 
 
 class _Theirs:
-    """Their library in either colour: methods by name, iterators as lists."""
+    """Their library, sync or async: methods by name, iterators as lists."""
 
-    def __init__(self, server: TablestoreProcess, colour: str) -> None:
-        self._loop = asyncio.new_event_loop() if colour == "async" else None
+    def __init__(self, server: TablestoreProcess, mode: str) -> None:
+        self._loop = asyncio.new_event_loop() if mode == "async" else None
         if self._loop is None:
             self._client = server.client()
             self._store: Any = MemoryStore(

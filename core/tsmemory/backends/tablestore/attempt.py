@@ -88,14 +88,14 @@ class Attempt:
         key: Key,
         change: Change,
         encoded: Mapping[str, Encoded],
-        known: Knowledge,
+        knowledge: Knowledge,
         *,
         commits: int = 1,
         last: bool = True,
     ) -> None:
         self.tools, self.key, self.change, self.encoded = tools, key, change, encoded
-        self.known, self.commits, self.last = known, commits, last
-        self.record = known.cached.record
+        self.known, self.commits, self.last = knowledge, commits, last
+        self.record = knowledge.cached.record
         self.dead = self.record is not None and not tools.reader.visible(self.record)
         self.positions: dict[str, Position] = {}
         self.through: list[Position] = []
@@ -146,15 +146,15 @@ class Attempt:
         return Loaded(head, appended, others, len(self.through))
 
     def _through(self, last: Position) -> Steps[list[Position]]:
-        reader, found = self.tools.reader, []
+        reader, positions = self.tools.reader, []
         start: PrimaryKey | None
         start, end = reader.layout.through(self.key, last)
         while start is not None:
             rows, start = yield get_range(
                 reader.layout.message_table, start, end, columns=reader.bare_columns
             )
-            found += reader.positions_of(rows, self.key)
-        return found
+            positions += reader.positions_of(rows, self.key)
+        return positions
 
     # -- steps 3 to 6 ------------------------------------------------------------------------
 

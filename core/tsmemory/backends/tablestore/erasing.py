@@ -89,10 +89,12 @@ class Eraser:
             except sdk.OTSServiceError as error:
                 if error.code != CHECK_FAILED:
                     raise
-            found = yield from self.reader.record(key)
-            if found is None:  # the reply to our own request was lost, or another eraser was here
+            head_now = yield from self.reader.record(key)
+            if (
+                head_now is None
+            ):  # the reply to our own request was lost, or another eraser was here
                 return Erased(1, messages)
-            record = found
+            record = head_now
 
     def _marked(self, record: Record) -> Record:
         return msgspec.structs.replace(
@@ -124,7 +126,9 @@ class Eraser:
     def purge_expired(self) -> Steps[Erased]:
         return (yield from self._erase_listed(None, lambda record: not self.reader.visible(record)))
 
-    def _erase_listed(self, user_id: str | None, wanted: Callable[[Record], bool]) -> Steps[Erased]:
+    def _erase_listed(
+        self, user_id: str | None, selects: Callable[[Record], bool]
+    ) -> Steps[Erased]:
         """Erase the sessions of the session table, or a user's, many at a time."""
         sessions = messages = 0
         start: PrimaryKey | None
@@ -134,15 +138,15 @@ class Eraser:
             listed = [
                 (Key(*row.key), read(Key(*row.key), row.columns, self.layout)) for row in rows
             ]
-            chosen = [(key, record) for key, record in listed if wanted(record)]
+            chosen = [(key, record) for key, record in listed if selects(record)]
             for i in range(0, len(chosen), _TOGETHER):
-                erased = yield from self._erase_together(chosen[i : i + _TOGETHER], wanted)
+                erased = yield from self._erase_together(chosen[i : i + _TOGETHER], selects)
                 sessions += erased.sessions
                 messages += erased.messages
         return Erased(sessions, messages)
 
     def _erase_together(
-        self, listed: Sequence[tuple[Key, Record]], wanted: Callable[[Record], bool]
+        self, listed: Sequence[tuple[Key, Record]], selects: Callable[[Record], bool]
     ) -> Steps[Erased]:
         """The steps of `clean`, for up to 100 sessions at a time. A session with which anything is
         unusual is left to `clean`."""
@@ -151,7 +155,7 @@ class Eraser:
         alone: list[tuple[Key, Record | None]] = []
         for key, _ in listed:
             head = heads.get(key)
-            if head is not None and not wanted(head):
+            if head is not None and not selects(head):
                 continue  # begun again since it was listed
             session = head.session if head is not None else None
             if (
@@ -178,9 +182,9 @@ class Eraser:
             yield BatchWrite(removals[i : i + BATCH_WRITE])
         sessions = len(keys)
         for key, head in alone:
-            found = head if head is not None else (yield from self.reader.record(key))
-            erased = yield from self.clean(key, found)
-            sessions += max(erased.sessions, 1 if head is None and found is None else 0)
+            head_now = head if head is not None else (yield from self.reader.record(key))
+            erased = yield from self.clean(key, head_now)
+            sessions += max(erased.sessions, 1 if head is None and head_now is None else 0)
             messages += erased.messages
         return Erased(sessions, messages)
 
@@ -192,9 +196,9 @@ class Eraser:
         keys = [key for key, _ in listed]
         heads: dict[Key, Record] = {}
         for i in range(0, len(keys), BATCH_GET):
-            wanted = [layout.head_key(key) for key in keys[i : i + BATCH_GET]]
+            head_keys = [layout.head_key(key) for key in keys[i : i + BATCH_GET]]
             table = layout.head_table
-            for row in (yield batch_get({table: (wanted, None)}))[table]:
+            for row in (yield batch_get({table: (head_keys, None)}))[table]:
                 key = by_partition[row.key[0]]
                 heads[key] = self.reader.head_of(key, row)
         return heads

@@ -52,23 +52,23 @@ def compiled(
     parts = [condition]
     if isinstance(condition, And):
         parts = list(condition.parts)
-    found, room = [], _MAX_NODES - 6
+    compiled_parts, room = [], _MAX_NODES - 6
 
-    def known(key: str) -> bool | None:
+    def column_known(key: str) -> bool | None:
         """Whether there is such a column in plain rows; None: perhaps, but not to compare."""
         if not is_column(key, kind):
             return None if foreign else False
         return True if visible is None or visible(key) else None
 
     for part in parts:
-        one = _compile(part, False, known)
-        if one is None or one is True:
+        compiled_part = _compile(part, False, column_known)
+        if compiled_part is None or compiled_part is True:
             continue
-        size = 0 if one is False else _nodes(one)
+        size = 0 if compiled_part is False else _nodes(compiled_part)
         if size <= room:
-            found.append(one)
+            compiled_parts.append(compiled_part)
             room -= size + 1
-    if not found:
+    if not compiled_parts:
         return None
     low, high = PLAIN
     plain = all_of(compare(RESERVED, ">=", low), compare(RESERVED, "<", high))
@@ -76,9 +76,9 @@ def compiled(
         other = any_of(compare(RESERVED, "<", low), compare(RESERVED, ">=", high))
     else:
         other = negate(plain)
-    if any(one is False for one in found):
+    if any(compiled_part is False for compiled_part in compiled_parts):
         return None if foreign else other
-    return any_of(other, all_of(*found))
+    return any_of(other, all_of(*compiled_parts))
 
 
 def _nodes(condition: Any) -> int:
@@ -86,11 +86,13 @@ def _nodes(condition: Any) -> int:
     return 1 + sum(_nodes(part) for part in parts)
 
 
-def _compile(condition: Filter, negated: bool, known: Callable[[str], bool | None]) -> _Condition:
+def _compile(
+    condition: Filter, negated: bool, column_known: Callable[[str], bool | None]
+) -> _Condition:
     if isinstance(condition, Not):
-        return _compile(condition.part, not negated, known)
+        return _compile(condition.part, not negated, column_known)
     if isinstance(condition, (And, Or)):
-        parts = [_compile(part, negated, known) for part in condition.parts]
+        parts = [_compile(part, negated, column_known) for part in condition.parts]
         return _all(parts) if isinstance(condition, And) != negated else _any(parts)
     assert isinstance(condition, Compare)
     if condition.operator in ("ne", "not_in"):
@@ -98,22 +100,22 @@ def _compile(condition: Filter, negated: bool, known: Callable[[str], bool | Non
             condition.key, "eq" if condition.operator == "ne" else "in", condition.value
         )
         negated = not negated
-    there = known(condition.key)
-    if not there:
-        return None if there is None else negated
-    found = _leaf(condition, negated)
-    if isinstance(found, bool):
-        return found != negated
-    return found if found is None or not negated else negate(found)
+    column_there = column_known(condition.key)
+    if not column_there:
+        return None if column_there is None else negated
+    compiled_parts = _leaf(condition, negated)
+    if isinstance(compiled_parts, bool):
+        return compiled_parts != negated
+    return compiled_parts if compiled_parts is None or not negated else negate(compiled_parts)
 
 
 def _all(parts: list[_Condition]) -> _Condition:
     """Sound with parts left out, for what passes is looked at again."""
     if any(part is False for part in parts):
         return False
-    known = [part for part in parts if part is not None and part is not True]
-    if known:
-        return all_of(*known)
+    column_known = [part for part in parts if part is not None and part is not True]
+    if column_known:
+        return all_of(*column_known)
     return None if any(part is None for part in parts) else True
 
 
@@ -122,8 +124,8 @@ def _any(parts: list[_Condition]) -> _Condition:
         return True
     if any(part is None for part in parts):
         return None
-    known = [part for part in parts if part is not False]
-    return any_of(*known) if known else False
+    column_known = [part for part in parts if part is not False]
+    return any_of(*column_known) if column_known else False
 
 
 def _leaf(condition: Compare, negated: bool) -> _Condition:
@@ -131,7 +133,7 @@ def _leaf(condition: Compare, negated: bool) -> _Condition:
     if operator == "eq":
         return _equal(key, value)
     if operator == "in":
-        return _any([_equal(key, one) for one in value])
+        return _any([_equal(key, compiled_part) for compiled_part in value])
     if operator == "exists":
         lowest = [("", ">="), (b"", ">="), (-(2**63), ">="), (-1.7976931348623157e308, ">=")]
         truth = [compare(key, "==", True), compare(key, "==", False)]
@@ -149,13 +151,13 @@ def _equal(key: str, value: Any) -> _Condition:
     if isinstance(value, (int, float)):
         if isinstance(value, float) and not math.isfinite(value):
             return False
-        found = [compare(key, "==", int(value))] if value == int(value) in _INT64 else []
+        compiled_parts = [compare(key, "==", int(value))] if value == int(value) in _INT64 else []
         try:
             if float(value) == value:
-                found.append(compare(key, "==", float(value)))
+                compiled_parts.append(compare(key, "==", float(value)))
         except OverflowError:
             pass
-        return any_of(*found) if found else False
+        return any_of(*compiled_parts) if compiled_parts else False
     if not native_value(value):
         return False  # None, lists, dicts and odd texts are in no column
     return compare(key, "==", value)

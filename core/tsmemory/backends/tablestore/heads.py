@@ -139,13 +139,13 @@ class HeadReader:
         mine = [row for row in rows if self.is_mine(row, key)]
         if len(mine) == len(rows):
             return mine
-        kept = [row for row in mine if is_tombstone(row) or token_of(row)]
-        if len(kept) < len(mine):
+        removable_rows = [row for row in mine if is_tombstone(row) or token_of(row)]
+        if len(removable_rows) < len(mine):
             _log.warning(
                 "session %s: %d rows that name no user stay, because another user has messages "
-                "under the same session id", hashed(key), len(mine) - len(kept),
+                "under the same session id", hashed(key), len(mine) - len(removable_rows),
             )  # fmt: skip
-        return kept
+        return removable_rows
 
     def positions_of(self, rows: Iterable[Row], key: Key) -> list[Position]:
         """Of those rows that are messages of this session."""
@@ -254,12 +254,12 @@ class HeadReader:
 
     def at(self, key: Key, positions: Sequence[Position]) -> Steps[list[Row]]:
         """The rows at these positions that are messages of this session."""
-        found: list[Row] = []
+        rows_present: list[Row] = []
         table = self.layout.message_table
         for i in range(0, len(positions), BATCH_GET):
             keys = [self.layout.message_key(key, *p) for p in positions[i : i + BATCH_GET]]
-            found += (yield batch_get({table: (keys, None)}))[table]
-        return [row for row in found if decode(row, key, self.layout) is not None]
+            rows_present += (yield batch_get({table: (keys, None)}))[table]
+        return [row for row in rows_present if decode(row, key, self.layout) is not None]
 
 
 def less(session: Session, missing: int) -> Session:

@@ -31,7 +31,7 @@ class Lister:
     def list_sessions(self, query: SessionQuery) -> Steps[list[Session | CorruptRecordError]]:
         if query.user_id is None:
             return (yield from self._everyones(query))
-        found: list[Session | CorruptRecordError] = []
+        listed: list[Session | CorruptRecordError] = []
         start: PrimaryKey | None
         start, end = self._session_bounds(query.user_id, query)
         condition = None
@@ -51,20 +51,20 @@ class Lister:
             )  # fmt: skip
             for record in (yield from self._records(rows)):
                 if self._listed(record, query):
-                    found.append((yield from self.reader.counted(_key(record), record)).session)
-                    if query.limit is not None and len(found) >= query.limit:
-                        return found
-        return found
+                    listed.append((yield from self.reader.counted(_key(record), record)).session)
+                    if query.limit is not None and len(listed) >= query.limit:
+                        return listed
+        return listed
 
     def _listed(self, record: Record, query: SessionQuery) -> bool:
         if not self.reader.visible(record) or not passes(record.session, query.where):
             return False
-        place = session_sort_key(record.session)
+        position = session_sort_key(record.session)
         after = query.after
-        if after is not None and (place <= after, place >= after)[query.descending]:
+        if after is not None and (position <= after, position >= after)[query.descending]:
             return False
         low, high = query.updated_from, query.updated_to
-        return (low is None or place[0] >= low) and (high is None or place[0] <= high)
+        return (low is None or position[0] >= low) and (high is None or position[0] <= high)
 
     def _records(self, rows: Sequence[Row]) -> Steps[list[Record]]:
         """The records of rows of the index. Others change the table's columns, which the index
@@ -76,14 +76,14 @@ class Lister:
                 read(key, {**row.columns, UPDATE_TIME: row.key[1]}, layout)
                 for key, row in zip(keys, rows, strict=True)
             ]
-        found: dict[Key, Record] = {}
+        listed: dict[Key, Record] = {}
         for i in range(0, len(keys), BATCH_GET):
-            some = [layout.session_key(key) for key in keys[i : i + BATCH_GET]]
+            keys_page = [layout.session_key(key) for key in keys[i : i + BATCH_GET]]
             table = layout.session_table
-            for row in (yield batch_get({table: (some, None)}))[table]:
+            for row in (yield batch_get({table: (keys_page, None)}))[table]:
                 key = Key(*row.key)
-                found[key] = read(key, row.columns, layout)
-        return [found[key] for key in keys if key in found]
+                listed[key] = read(key, row.columns, layout)
+        return [listed[key] for key in keys if key in listed]
 
     def _session_bounds(self, user_id: str, query: SessionQuery) -> tuple[PrimaryKey, PrimaryKey]:
         def at(time: Any, session_id: Any) -> PrimaryKey:
@@ -93,18 +93,18 @@ class Lister:
         high = at(MAX, MAX) if query.updated_to is None else at(query.updated_to, MAX)
         if query.after is None:
             return (high, low) if query.descending else (low, high)
-        place = at(query.after[0], query.after[2])
+        position = at(query.after[0], query.after[2])
         if query.descending:
             inside = query.updated_to is None or query.after[0] <= query.updated_to
-            return (place if inside else high), low
+            return (position if inside else high), low
         inside = query.updated_from is None or query.after[0] >= query.updated_from
-        return (place if inside else low), high
+        return (position if inside else low), high
 
     def _everyones(self, query: SessionQuery) -> Steps[list[Session | CorruptRecordError]]:
         """Every user's sessions by time: no index has them so, hence a scan that keeps as many as
         are asked for."""
         condition = compiled(query.where, "session", foreign=not self.layout.isolated)
-        kept: list[Any] = []
+        best: list[Any] = []
         pick = heapq.nlargest if query.descending else heapq.nsmallest
         start: PrimaryKey | None = [("user_id", MIN), ("session_id", MIN)]
         while start is not None:
@@ -113,14 +113,14 @@ class Lister:
                 condition=condition,
             )  # fmt: skip
             records = (read(Key(*row.key), row.columns, self.layout) for row in rows)
-            kept += [record for record in records if self._listed(record, query)]
+            best += [record for record in records if self._listed(record, query)]
             if query.limit is not None:
-                kept = pick(query.limit, kept, key=lambda r: session_sort_key(r.session))
-        kept.sort(key=lambda r: session_sort_key(r.session), reverse=query.descending)
-        found = []
-        for record in kept:
-            found.append((yield from self.reader.counted(_key(record), record)).session)  # noqa: PERF401  # no yield in a comprehension
-        return found
+                best = pick(query.limit, best, key=lambda r: session_sort_key(r.session))
+        best.sort(key=lambda r: session_sort_key(r.session), reverse=query.descending)
+        listed = []
+        for record in best:
+            listed.append((yield from self.reader.counted(_key(record), record)).session)  # noqa: PERF401  # no yield in a comprehension
+        return listed
 
 
 def _key(record: Record) -> Key:

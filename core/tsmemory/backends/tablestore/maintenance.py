@@ -80,8 +80,8 @@ class Maintenance:
     ) -> Steps[None]:
         """Create a table with its index, or what is missing of it. Whoever else does so at the
         same time: one of us succeeds, and the others see that it is there."""
-        found = yield from self._described(name)
-        if found is None:
+        description = yield from self._described(name)
+        if description is None:
             ttl = self.time_to_live
             # The service wants a table with an index and a time to live to forbid UpdateRow.
             options = sdk.TableOptions() if ttl is None else sdk.TableOptions(
@@ -94,27 +94,27 @@ class Maintenance:
                 [_local_index(index, index_key, index_columns)],
             )
             yield from self._attempt(lambda client: client.create_table(*arguments))
-            found = yield from self._described(name)
-        if found is None:
+            description = yield from self._described(name)
+        if description is None:
             raise UnavailableError(f"the table {name!r} is not there after it was created")
-        primary_key = [tuple(part[:2]) for part in found.table_meta.schema_of_primary_key]
+        primary_key = [tuple(part[:2]) for part in description.table_meta.schema_of_primary_key]
         if primary_key != key:
             raise UnavailableError(
                 f"the table {name!r} has the key {primary_key}, not {key}; it is not of this "
                 "layout: choose other table names, or another layout"
             )
-        self._check_options(name, found.table_options)
-        if index not in _indexes(found):
-            columns = {part[0] for part in found.table_meta.defined_columns or ()}
+        self._check_options(name, description.table_options)
+        if index not in _indexes(description):
+            columns = {part[0] for part in description.table_meta.defined_columns or ()}
             meta = _local_index(index, index_key, [c for c in index_columns if c in columns])
             error = yield from self._attempt(
                 lambda client: client.create_secondary_index(name, meta, True)
             )
-            found = yield from self._described(name)
-            if index not in _indexes(found):
+            description = yield from self._described(name)
+            if index not in _indexes(description):
                 raise UnavailableError(f"the index {index!r} cannot be created") from error
         if self.layout.isolated and index_columns:
-            self._check_index(name, index, index_columns, found)
+            self._check_index(name, index, index_columns, description)
 
     def _check_options(self, name: str, options: Any) -> None:
         """That the table allows what commits need."""
@@ -131,9 +131,9 @@ class Maintenance:
                 "allow it, or choose another table"
             )
 
-    def _check_index(self, name: str, index: str, columns: list[str], found: Any) -> None:
+    def _check_index(self, name: str, index: str, columns: list[str], description: Any) -> None:
         """That listings find in the index what they read there."""
-        for meta in found.secondary_indexes or ():
+        for meta in description.secondary_indexes or ():
             if meta.index_name != index:
                 continue
             lacking = set(columns) - set(meta.defined_column_names or ())
@@ -281,5 +281,9 @@ def _local_index(name: str, key: list[str], columns: list[str]) -> Any:
     return sdk.SecondaryIndexMeta(name, key, columns, index_type=sdk.SecondaryIndexType.LOCAL_INDEX)
 
 
-def _indexes(found: Any) -> set[str]:
-    return {index.index_name for index in found.secondary_indexes or ()} if found else set()
+def _indexes(description: Any) -> set[str]:
+    return (
+        {index.index_name for index in description.secondary_indexes or ()}
+        if description
+        else set()
+    )

@@ -108,7 +108,7 @@ class Reader(HeadReader):
         up to its limit of those that count."""
         start, end = self._bounds(key, query)
         condition = compiled(query.where, "message", foreign=not self.layout.isolated)
-        found: list[Row] = []
+        rows_found: list[Row] = []
         skip = query.after if query.descending else None
         ask = query.limit
         if ask is not None:
@@ -131,12 +131,12 @@ class Reader(HeadReader):
                     message = decode(row, key, self.layout)
                     if message is None or not passes(message, query.where):
                         continue
-                found.append(row)
-                if query.limit is not None and len(found) >= query.limit:
-                    return record, found
+                rows_found.append(row)
+                if query.limit is not None and len(rows_found) >= query.limit:
+                    return record, rows_found
             if record is None and self.layout.isolated:
                 break
-        return record, found
+        return record, rows_found
 
     def _bounds(self, key: Key, query: MessageQuery) -> tuple[PrimaryKey, PrimaryKey]:
         """Where the read begins, inclusive, and ends, exclusive."""
@@ -192,13 +192,13 @@ class Reader(HeadReader):
         index = self.layout.message_index
         ranges = [self.layout.id_range(key, mid) for mid in ids]
         replies = yield gather([get_range(index, start, end) for start, end in ranges])
-        found = []
+        rows_found = []
         for (rows, start), (_, end) in zip(replies, ranges, strict=True):
             while start is not None:
                 more, start = yield get_range(index, start, end)
                 rows = [*rows, *more]
-            found += [Position(r.key[2], r.key[1]) for r in rows if r.key[2] != HEAD_TIME]
-        return found
+            rows_found += [Position(r.key[2], r.key[1]) for r in rows if r.key[2] != HEAD_TIME]
+        return rows_found
 
     def get_messages(
         self, key: Key, ids: Sequence[str]
@@ -211,11 +211,13 @@ class Reader(HeadReader):
         step = BATCH_GET - 1  # and the head, so that an expired session stays hidden
         for i in range(0, len(positions), step):
             keys = [layout.message_key(key, *p) for p in positions[i : i + step]]
-            wanted: dict[str, tuple[list[PrimaryKey], None]] = {layout.message_table: (keys, None)}
+            requests: dict[str, tuple[list[PrimaryKey], None]] = {
+                layout.message_table: (keys, None)
+            }
             if i == 0:
-                heads, _ = wanted.setdefault(layout.head_table, ([], None))
+                heads, _ = requests.setdefault(layout.head_table, ([], None))
                 heads.append(layout.head_key(key))
-            rows = yield batch_get(wanted)
+            rows = yield batch_get(requests)
             if i == 0:
                 record = None
                 for row in rows[layout.head_table]:

@@ -90,14 +90,12 @@ def _native(value: Any) -> Any:
     return bytearray(value) if isinstance(value, bytes) else value
 
 
-def _columns(found: Iterable[Any] | None) -> Columns:
-    return {column[0]: _plain(column[1]) for column in found or ()}
+def _columns(raw: Iterable[Any] | None) -> Columns:
+    return {column[0]: _plain(column[1]) for column in raw or ()}
 
 
-def _row(found: Any) -> Row:
-    return Row(
-        tuple(_plain(part[1]) for part in found.primary_key), _columns(found.attribute_columns)
-    )
+def _row(raw: Any) -> Row:
+    return Row(tuple(_plain(part[1]) for part in raw.primary_key), _columns(raw.attribute_columns))
 
 
 # -- conditions ------------------------------------------------------------------------------
@@ -175,7 +173,7 @@ def get_range(
 
     def convert(reply: Any) -> tuple[list[Row], PrimaryKey | None]:
         following = reply[1] or None
-        return [_row(found) for found in reply[2]], following
+        return [_row(raw) for raw in reply[2]], following
 
     return lambda client: _then(
         client.get_range(
@@ -188,9 +186,9 @@ def get_range(
 class _BatchGet:
     """BatchGetRow that asks again only for the rows that failed."""
 
-    def __init__(self, wanted: Mapping[str, tuple[Sequence[PrimaryKey], Any]]) -> None:
-        self._left = {table: (list(keys), columns) for table, (keys, columns) in wanted.items()}
-        self._found: dict[str, list[Row]] = {table: [] for table in wanted}
+    def __init__(self, requested: Mapping[str, tuple[Sequence[PrimaryKey], Any]]) -> None:
+        self._left = {table: (list(keys), columns) for table, (keys, columns) in requested.items()}
+        self._found: dict[str, list[Row]] = {table: [] for table in requested}
 
     def __call__(self, client: Any) -> Any:
         request = _sdk.BatchGetRowRequest()
@@ -204,22 +202,22 @@ class _BatchGet:
         failed = None
         for table, (keys, columns) in list(self._left.items()):
             again = []
-            for key, answer in zip(keys, reply.get_result_by_table(table), strict=True):
-                if not answer.is_ok:
-                    failed = answer
+            for key, row_reply in zip(keys, reply.get_result_by_table(table), strict=True):
+                if not row_reply.is_ok:
+                    failed = row_reply
                     again.append(key)
-                elif answer.row is not None and answer.row.primary_key:
-                    self._found[table].append(_row(answer.row))
+                elif row_reply.row is not None and row_reply.row.primary_key:
+                    self._found[table].append(_row(row_reply.row))
             self._left[table] = (again, columns)
-        self._left = {table: left for table, left in self._left.items() if left[0]}
+        self._left = {table: remaining for table, remaining in self._left.items() if remaining[0]}
         if failed is not None:
             raise _sdk.OTSServiceError(200, failed.error_code, failed.error_message)
         return self._found
 
 
-def batch_get(wanted: Mapping[str, tuple[Sequence[PrimaryKey], Sequence[str] | None]]) -> Step:
+def batch_get(requested: Mapping[str, tuple[Sequence[PrimaryKey], Sequence[str] | None]]) -> Step:
     """BatchGetRow of at most 100 rows: by table, the rows that are there."""
-    return _BatchGet(wanted)
+    return _BatchGet(requested)
 
 
 class _Gather:
@@ -246,11 +244,11 @@ class _Gather:
 
     async def _all(self, client: Any, pending: list[int]) -> list[Any]:
         for start in range(0, len(pending), _PARALLEL):
-            some = pending[start : start + _PARALLEL]
+            batch = pending[start : start + _PARALLEL]
             replies = await asyncio.gather(
-                *(self._steps[i](client) for i in some), return_exceptions=True
+                *(self._steps[i](client) for i in batch), return_exceptions=True
             )
-            self._take(dict(zip(some, replies, strict=True)))
+            self._take(dict(zip(batch, replies, strict=True)))
         return [self._replies[i] for i in range(len(self._steps))]
 
     def _take(self, replies: Mapping[int, Any]) -> None:
@@ -348,19 +346,19 @@ class BatchWrite:
     def _take(self, reply: Any, tables: Mapping[str, list[tuple[int, Any]]]) -> list[int]:
         again, failed = set(), None
         for table, items in tables.items():
-            for answers in (
+            for row_replies in (
                 reply.table_of_put[table], reply.table_of_update[table],
                 reply.table_of_delete[table],
             ):  # fmt: skip
-                for answer in answers:
-                    index = items[answer.index][0]
-                    if answer.is_ok:
+                for row_reply in row_replies:
+                    index = items[row_reply.index][0]
+                    if row_reply.is_ok:
                         continue
-                    if answer.error_code == CHECK_FAILED:
+                    if row_reply.error_code == CHECK_FAILED:
                         self._refused.append(index)
                     else:
                         again.add(index)
-                        failed = answer
+                        failed = row_reply
         self._left = [(index, change) for index, change in self._left if index in again]
         if failed is not None:
             raise _sdk.OTSServiceError(200, failed.error_code, failed.error_message)

@@ -130,37 +130,37 @@ class SessionCache:
         self, key: Key, cached: CachedSession, ids: Sequence[str], recent: Sequence[Position]
     ) -> Steps[dict[str, Position]]:
         """Where those of `ids` are that may be stored; a position may hold a tombstone."""
-        wanted = list(dict.fromkeys(ids))
+        lookup_ids = list(dict.fromkeys(ids))
         if cached.complete:
-            wanted = [mid for mid in wanted if mid in cached.ids]
-        if not wanted:
+            lookup_ids = [mid for mid in lookup_ids if mid in cached.ids]
+        if not lookup_ids:
             return {}
         newest = {position.message_id: position for position in recent}
-        known = {mid: newest[mid] for mid in wanted if mid in newest}
-        rest = [mid for mid in wanted if mid not in known]
-        if not rest:
-            return known
+        located = {mid: newest[mid] for mid in lookup_ids if mid in newest}
+        unlocated = [mid for mid in lookup_ids if mid not in located]
+        if not unlocated:
+            return located
         count = 0
         if cached.record is not None and isinstance(cached.record.session, Session):
             count = cached.record.session.message_count
-        lookups = len(rest) + (0 if cached.complete else cached.lookups)
+        lookups = len(unlocated) + (0 if cached.complete else cached.lookups)
         if count <= _MAX_IDS and lookups > max(count * _LOOKUPS_PER_ID, 1):
             positions = yield from self._all_positions(key)
             if self.layout.isolated:  # else others may add ids at any time
                 cached.ids.update(position.message_id for position in (*positions, *recent))
                 cached.complete = True
-            chosen = set(rest)
+            chosen = set(unlocated)
             positions = [position for position in positions if position.message_id in chosen]
         else:
-            positions = yield from self.reader.positions(key, rest)
-            cached.lookups += len(rest)
-        found = {**known, **{position.message_id: position for position in positions}}
-        if any(mid in cached.ids and mid not in found for mid in rest):
+            positions = yield from self.reader.positions(key, unlocated)
+            cached.lookups += len(unlocated)
+        positions_by_id = {**located, **{position.message_id: position for position in positions}}
+        if any(mid in cached.ids and mid not in positions_by_id for mid in unlocated):
             # Deleted since, or written so recently that the index does not show it yet.
             for position in (yield from self._newer(key, self.reader.now() - LAG_US)):
-                if position.message_id in rest:
-                    found.setdefault(position.message_id, position)
-        return found
+                if position.message_id in unlocated:
+                    positions_by_id.setdefault(position.message_id, position)
+        return positions_by_id
 
     def _all_positions(self, key: Key) -> Steps[list[Position]]:
         positions: list[Position] = []

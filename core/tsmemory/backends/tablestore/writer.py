@@ -241,61 +241,63 @@ class Writer:
     ) -> Steps[Outcome]:
         """Steps 1 to 6, from the start again until no other writer is first."""
         cached = self.cache.pop(key)
-        known = None
+        knowledge = None
         if cached is not None:
             if not self.layout.isolated:
                 yield from self._after_peers(key, cached)
-            known = Knowledge(cached, fresh=False)
+            knowledge = Knowledge(cached, fresh=False)
             if cached.wins >= _STREAK and time.monotonic() < cached.contended_until:
                 yield Pause(random.uniform(0.02, 0.06))
-                cached.wins, known = 0, None
+                cached.wins, knowledge = 0, None
         before: CachedSession | None = cached
         tail: Tail | None = None
         deadline = time.monotonic() + CONTENTION_SECONDS
         losses = 0
         while time.monotonic() < deadline:
-            begun = time.monotonic()
-            if known is None:
-                known = yield from self._load(key, before, encoded, tail, lease)
+            started = time.monotonic()
+            if knowledge is None:
+                knowledge = yield from self._load(key, before, encoded, tail, lease)
                 tail = None
-                if known is None:
+                if knowledge is None:
                     continue
-            attempt = Attempt(self.tools, key, change, encoded, known, commits=commits, last=last)
+            attempt = Attempt(
+                self.tools, key, change, encoded, knowledge, commits=commits, last=last
+            )
             try:
                 outcome = yield from commit(
-                    key, change, clock=self._clock(known), load=attempt.load, apply=attempt.apply,
-                    bodies={},
+                    key, change, clock=self._clock(knowledge), load=attempt.load,
+                    apply=attempt.apply, bodies={},
                 )  # fmt: skip
             except ConflictError:
-                if known.fresh:
+                if knowledge.fresh:
                     raise
             except SupersededError as superseded:
                 if superseded.begun:
                     change = msgspec.structs.replace(change, if_version=None)
                 losses += 1
-                known.cached.contended_until = time.monotonic() + _CONTENDED_SECONDS
-                known.cached.wins = 0
-                took = time.monotonic() - begun
+                knowledge.cached.contended_until = time.monotonic() + _CONTENDED_SECONDS
+                knowledge.cached.wins = 0
+                took = time.monotonic() - started
                 tail = yield from self._after_loss(key, superseded.tail, losses, took)
             else:
                 if attempt.session is not None:
-                    known.cached.wins += 1
+                    knowledge.cached.wins += 1
                     return outcome._replace(session=attempt.session)
-                if known.fresh:
-                    if known.cached.record is not None and not attempt.dead:
-                        self.cache.put(key, known.cached)
+                if knowledge.fresh:
+                    if knowledge.cached.record is not None and not attempt.dead:
+                        self.cache.put(key, knowledge.cached)
                     return outcome
-            before, known = known.cached, None
+            before, knowledge = knowledge.cached, None
         raise UnavailableError(
             f"session {key.session_id!r}: other writers were first {losses} times in "
             f"{CONTENTION_SECONDS:.0f} s"
         )
 
-    def _clock(self, known: Knowledge) -> Callable[[], int]:
+    def _clock(self, knowledge: Knowledge) -> Callable[[], int]:
         """In the shared layout, messages of others may be there without a session's head."""
-        if known.cached.record is not None or not known.recent:
+        if knowledge.cached.record is not None or not knowledge.recent:
             return self.reader.now
-        newest = max(position.create_time for position in known.recent)
+        newest = max(position.create_time for position in knowledge.recent)
         return lambda: max(self.reader.now(), newest + 1)
 
     def _after_loss(
@@ -328,17 +330,19 @@ class Writer:
         """
         if tail is None:
             tail = yield from self.reader.tail(key)
-        found = tail.record
-        if found is None and tail.positions and self.layout.isolated:
+        record_found = tail.record
+        if record_found is None and tail.positions and self.layout.isolated:
             raise self.reader.headless(key)
-        if found is None:
+        if record_found is None:
             fresh = CachedSession(None, (), complete=self.layout.isolated)
             return Knowledge(fresh, tail.positions, fresh=True)
-        unusable = isinstance(found.session, CorruptRecordError) or not self.reader.visible(found)
+        unusable = isinstance(record_found.session, CorruptRecordError) or not self.reader.visible(
+            record_found
+        )
         if unusable:
-            return Knowledge(CachedSession(found, (), complete=False), fresh=True)
-        if found.token is None:
-            counted = yield from self.reader.counted(key, found)
+            return Knowledge(CachedSession(record_found, (), complete=False), fresh=True)
+        if record_found.token is None:
+            counted = yield from self.reader.counted(key, record_found)
             return Knowledge(CachedSession(counted, (), complete=False), tail.positions, fresh=True)
         record = yield from self._settled(key, tail, encoded, lease)
         if record is None:
@@ -357,8 +361,8 @@ class Writer:
             ids = yield from self.cache.ids_since(key, old.last_time, tail)
             cached.ids = before.ids | ids
             cached.complete, cached.lookups = before.complete, before.lookups
-        if found.intent is not None:
-            cached.ids.update(position.message_id for position in found.intent.inserted())
+        if record_found.intent is not None:
+            cached.ids.update(position.message_id for position in record_found.intent.inserted())
         if not cached.complete:
             recent = yield from self.cache.recent(key, cached, tail)
             cached.ids.update(position.message_id for position in recent)

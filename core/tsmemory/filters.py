@@ -261,8 +261,6 @@ def _check_compare(compare: Compare) -> None:
         raise InvalidInputError("in and not_in compare with a tuple; use where(…).in_(…)")
     for value in values:
         as_json(_operand(value), False, f"where({compare.key[:40]!r})")
-        if type(value) is int and not -(2**63) <= value < 2**64:
-            raise InvalidInputError("metadata holds ints of 64 bits; compare with one")
 
 
 def equal(a: Any, b: Any) -> bool:

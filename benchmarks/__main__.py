@@ -7,6 +7,7 @@ import sys
 
 NAMES = (
     "sqlite", "postgres", "jsonl_memory", "redis_memory", "tablestore_requests", "doors", "windows",
+    "turns",
 )  # fmt: skip
 
 for name in sys.argv[1:] or NAMES:

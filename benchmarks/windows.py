@@ -72,27 +72,27 @@ def replay(name: str, sessions: Sequence[Sequence[Message]], window: Window) -> 
         earlier: list[list[Message]] = []
         for message in messages:
             if message.role == "assistant":
-                shown = list(chat.window(window))
-                lead = next((i for i, m in enumerate(shown) if m.role != "system"), len(shown))
-                common = max((_common(shown, prompt) for prompt in earlier), default=0)
+                prompt = list(chat.window(window))
+                lead = next((i for i, m in enumerate(prompt) if m.role != "system"), len(prompt))
+                common = max((_common(prompt, prompt) for prompt in earlier), default=0)
                 tokens = []
-                for m in shown:
+                for m in prompt:
                     key = (m.message_id, len(m.content))
                     if key not in sizes:
                         sizes[key] = count_tokens(m)
                     tokens.append(sizes[key])
                 calls.append(Call(sum(tokens[:lead]), sum(tokens[lead:]), sum(tokens[lead:common])))
-                lengths.append(len(shown) - lead)
-                earlier = [*earlier[-3:], shown]  # a longer prefix than the newest have is rare
+                lengths.append(len(prompt) - lead)
+                earlier = [*earlier[-3:], prompt]  # a longer prefix than the newest have is rare
             chat.append(message)
     return Replay(name, calls, lengths)
 
 
-def _common(shown: Sequence[Message], earlier: Sequence[Message]) -> int:
-    for i, (a, b) in enumerate(zip(shown, earlier, strict=False)):
+def _common(prompt: Sequence[Message], earlier: Sequence[Message]) -> int:
+    for i, (a, b) in enumerate(zip(prompt, earlier, strict=False)):
         if a != b:
             return i
-    return min(len(shown), len(earlier))
+    return min(len(prompt), len(earlier))
 
 
 # -- conversations -------------------------------------------------------------------------------
@@ -103,11 +103,11 @@ def sessions_of(path: str | None, per_session: int) -> list[list[Message]]:
     if path is None:
         return [list(_made_up(random.Random(i), 130 * per_session // 5)) for i in range(5)]
     lines = Path(path).read_text(encoding="utf-8").splitlines()
-    found = [[from_openai(m) for m in json.loads(line)["messages"]] for line in lines]
+    conversations = [[from_openai(m) for m in json.loads(line)["messages"]] for line in lines]
     sessions: list[list[Message]] = []
-    for i in range(0, len(found), per_session):
+    for i in range(0, len(conversations), per_session):
         session: list[Message] = []
-        for messages in found[i : i + per_session]:
+        for messages in conversations[i : i + per_session]:
             session += [m for m in messages if m.role != "system" or not session]
         sessions.append(session)
     return sessions
@@ -148,14 +148,14 @@ def main(arguments: Sequence[str] = ()) -> list[Replay]:
         table.add_column(column, justify="left" if column == "window" else "right")
     for provider in PRICES:
         table.add_column(f"price, × sliding ({provider})", justify="right")
-    for found in replays:
-        tokens = sum(c.fixed + c.history for c in found.calls) / len(found.calls)
+    for replayed in replays:
+        tokens = sum(c.fixed + c.history for c in replayed.calls) / len(replayed.calls)
         table.add_row(
-            found.name,
-            f"{found.mean_length:.1f}",
-            f"{found.cached_share:.1%}",
+            replayed.name,
+            f"{replayed.mean_length:.1f}",
+            f"{replayed.cached_share:.1%}",
             f"{tokens:,.0f}",
-            *(f"{found.price(p) / sliding.price(p):.2f}" for p in PRICES),
+            *(f"{replayed.price(p) / sliding.price(p):.2f}" for p in PRICES),
         )
     console.print(table)
     if options.picture is not None:
@@ -182,10 +182,10 @@ _DRAWN = ("whole", "sliding 50", "stepped 20 + 60")
 
 def picture(replays: Sequence[Replay]) -> str:
     """The prompts of the first calls as bars: what is cached below, what is new above (SVG)."""
-    most = max(c.history for found in replays for c in found.calls[:_CALLS])
+    most = max(c.history for replayed in replays for c in replayed.calls[:_CALLS])
     parts: list[Any] = []
-    for row, found in enumerate(replays):
-        parts += _panel(found, row * (_PANEL + 34) + 30, most)
+    for row, replayed in enumerate(replays):
+        parts += _panel(replayed, row * (_PANEL + 34) + 30, most)
     height = len(replays) * (_PANEL + 34) + 30
     label = "The prompt of each model call: cached from the previous call, and new"
     legend = (
@@ -202,15 +202,15 @@ def picture(replays: Sequence[Replay]) -> str:
     )
 
 
-def _panel(found: Replay, top: int, most: int) -> Iterator[str]:
-    calls = found.calls[:_CALLS]
+def _panel(replayed: Replay, top: int, most: int) -> Iterator[str]:
+    calls = replayed.calls[:_CALLS]
     scale = (_PANEL - 20) / most
     wide = (_WIDTH - 2 * _LEFT) / _CALLS
     bottom = top + _PANEL
     yield (
-        f'<text x="{_LEFT}" y="{top - 8}">{found.name}<tspan class="small" dx="10">'
-        f"{found.cached_share:.0%} of the history in the cache, "
-        f"{found.mean_length:.0f} messages a prompt</tspan></text>"
+        f'<text x="{_LEFT}" y="{top - 8}">{replayed.name}<tspan class="small" dx="10">'
+        f"{replayed.cached_share:.0%} of the history in the cache, "
+        f"{replayed.mean_length:.0f} messages a prompt</tspan></text>"
     )
     for kind in ("cached", "new"):
         path = []

@@ -24,6 +24,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from langchain_tsmemory._mapping import from_neutral, to_neutral
+from langchain_tsmemory._tokens import model_token_counter
 from langchain_tsmemory.history import (
     USER_HISTORY_FIELDS,
     TSMemoryChatMessageHistory,
@@ -40,6 +41,7 @@ __all__ = [
     "TSMemoryMiddleware",
     "from_neutral",
     "history_factory",
+    "model_token_counter",
     "to_neutral",
     "user_history_factory",
 ]

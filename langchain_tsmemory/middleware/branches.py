@@ -50,12 +50,12 @@ class Place(NamedTuple):
 
     def record(self, after: str | None, *, partial: bool = False) -> dict[str, Any]:
         """What is stored with a message that followed `after`."""
-        found: dict[str, Any] = {"thread": self.thread, "ns": self.ns, "after": after}
+        origin: dict[str, Any] = {"thread": self.thread, "ns": self.ns, "after": after}
         if self.saver is not None:
-            found["saver"] = self.saver
+            origin["saver"] = self.saver
         if partial:
-            found["partial"] = True
-        return found
+            origin["partial"] = True
+        return origin
 
 
 _in_memory: weakref.WeakKeyDictionary[InMemorySaver, str] = weakref.WeakKeyDictionary()
@@ -71,18 +71,18 @@ def saver_name(checkpointer: Any) -> str | None:
     return type(checkpointer).__name__
 
 
-def recorded(message: Message, place: Place) -> Mapping[str, Any] | None:
+def recorded(message: Message, where: Place) -> Mapping[str, Any] | None:
     """The record of a message that this agent's thread has; None for one of others."""
-    found = message.metadata.get(RECORD)
-    if not isinstance(found, Mapping):
+    origin = message.metadata.get(RECORD)
+    if not isinstance(origin, Mapping):
         return None
-    if (found.get("thread"), found.get("ns"), found.get("saver")) != place:
+    if (origin.get("thread"), origin.get("ns"), origin.get("saver")) != where:
         return None
-    return found
+    return origin
 
 
 def hidden_ids(
-    rows: Sequence[Message], state: Sequence[tuple[str, bool]], place: Place
+    rows: Sequence[Message], state: Sequence[tuple[str, bool]], where: Place
 ) -> set[str]:
     """The ids of the messages of `rows` that are not part of what the state holds.
 
@@ -90,8 +90,8 @@ def hidden_ids(
         rows: the newest messages of the session, in reading order.
         state: the id of each message of the state, and whether it is the model's.
     """
-    records = {m.message_id: found for m in rows if (found := recorded(m, place)) is not None}
-    if place.saver is not None:
+    records = {m.message_id: origin for m in rows if (origin := recorded(m, where)) is not None}
+    if where.saver is not None:
         return _without_state(records, state)
     return _other_branches(rows, records, state)
 
@@ -99,12 +99,13 @@ def hidden_ids(
 def _without_state(
     records: Mapping[str, Mapping[str, Any]], state: Sequence[tuple[str, bool]]
 ) -> set[str]:
-    held = {name for name, _ in state}
-    answered = {name for (name, _), (_, answer) in itertools.pairwise(state) if answer}
+    state_ids = {name for name, _ in state}
+    answered = {name for (name, _), (_, by_model) in itertools.pairwise(state) if by_model}
     return {
         name
         for name, record in records.items()
-        if name not in held and not (record.get("partial") and record["after"] in held - answered)
+        if name not in state_ids
+        and not (record.get("partial") and record["after"] in state_ids - answered)
     }
 
 
@@ -113,12 +114,12 @@ def _other_branches(
     records: Mapping[str, Mapping[str, Any]],
     state: Sequence[tuple[str, bool]],
 ) -> set[str]:
-    held = {name for name, _ in state}
-    path = _ancestors(held, records)
+    state_ids = {name for name, _ in state}
+    path = _ancestors(state_ids, records)
     newest = {
         record["after"]: name for name, record in records.items() if record["after"] is not None
     }
-    for name in held | path:
+    for name in state_ids | path:
         if name in records:
             newest[records[name]["after"]] = name
     last = state[-1][0] if state else None
@@ -127,9 +128,9 @@ def _other_branches(
     by_id = {m.message_id: m for m in rows}
     for name, record in records.items():
         after = record["after"]
-        if name in held or name in path or after is None:
+        if name in state_ids or name in path or after is None:
             continue
-        if after in hidden or newest[after] != name or (after in held and after != last):
+        if after in hidden or newest[after] != name or (after in state_ids and after != last):
             hidden.add(name)
         elif after == last or after in behind:
             behind[name] = by_id[name]
@@ -141,10 +142,10 @@ def _other_branches(
 
 
 def _ancestors(names: set[str], records: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    found: set[str] = set()
+    ancestors: set[str] = set()
     for name in names:
         at = records[name]["after"] if name in records else None
-        while at is not None and at not in found and at not in names:
-            found.add(at)
+        while at is not None and at not in ancestors and at not in names:
+            ancestors.add(at)
             at = records[at]["after"] if at in records else None
-    return found
+    return ancestors

@@ -133,17 +133,17 @@ class TSMemoryMiddleware(AgentMiddleware):
     ) -> ModelResponse[Any]:
         """Store what is new, and show the model the session's window."""
         transcript = self._transcript(request.runtime)
-        shown = self.store.run(transcript.show(request.state["messages"], request.messages))
+        view = self.store.run(transcript.show(request.state["messages"], request.messages))
         with heard() as listener:
             try:
-                response = handler(self._asked(request, shown))
+                response = handler(self._asked(request, view))
             except BaseException:
-                partial = self._partial(transcript, shown, listener)
+                partial = self._partial(transcript, view, listener)
                 if partial is not None:
                     self.store.run(partial)
                 raise
-        if self._answered(response, shown):
-            self.store.run(transcript.add(response.result, shown, shown.version))
+        if self._answered(response, view):
+            self.store.run(transcript.add(response.result, view, view.version))
         return response
 
     async def awrap_model_call(
@@ -153,38 +153,38 @@ class TSMemoryMiddleware(AgentMiddleware):
     ) -> ModelResponse[Any]:
         """Same as `wrap_model_call`, for asyncio."""
         transcript = self._transcript(request.runtime)
-        shown = await self.store.arun(transcript.show(request.state["messages"], request.messages))
+        view = await self.store.arun(transcript.show(request.state["messages"], request.messages))
         with heard() as listener:
             try:
-                response = await handler(self._asked(request, shown))
+                response = await handler(self._asked(request, view))
             except BaseException:
-                partial = self._partial(transcript, shown, listener)
+                partial = self._partial(transcript, view, listener)
                 if partial is not None:
                     await self.store.arun(partial)
                 raise
-        if self._answered(response, shown):
-            await self.store.arun(transcript.add(response.result, shown, shown.version))
+        if self._answered(response, view):
+            await self.store.arun(transcript.add(response.result, view, view.version))
         return response
 
-    def _asked(self, request: ModelRequest[Any], shown: Shown) -> ModelRequest[Any]:
-        messages = shown.messages
+    def _asked(self, request: ModelRequest[Any], view: Shown) -> ModelRequest[Any]:
+        messages = view.messages
         if self.cache_control is not None:
-            messages = with_breakpoint(messages, shown.stable, self.cache_control)
+            messages = with_breakpoint(messages, view.stable, self.cache_control)
         return request.override(messages=messages)
 
-    def _partial(self, transcript: Transcript, shown: Shown, listener: Heard) -> Any:
+    def _partial(self, transcript: Transcript, view: Shown, listener: Heard) -> Any:
         """The steps that store what was said of an answer that was stopped."""
-        answer = listener.answer()
-        return None if answer is None else transcript.add_partial(answer, shown)
+        heard_so_far = listener.answer()
+        return None if heard_so_far is None else transcript.add_partial(heard_so_far, view)
 
-    def _answered(self, response: ModelResponse[Any], shown: Shown) -> bool:
+    def _answered(self, response: ModelResponse[Any], view: Shown) -> bool:
         """Give an answer an id of its own, and say whether it is to be stored at once.
 
         A cache of answers, and servers that draw small numbers, repeat ids: LangGraph would
         replace the older message in the state, and the store would take it for stored.
         """
         for message in response.result:
-            if message.id is not None and message_id(message.id) in shown.known:
+            if message.id is not None and message_id(message.id) in view.known:
                 message.id = str(uuid.uuid4())
             elif message.id is None and self.exclusive:
                 message.id = str(uuid.uuid4())  # by which after_model knows it again

@@ -58,11 +58,11 @@ def run_of(runtime: Any, session_id: Identity | None, user_id: Identity | None) 
     user, _ = _named(user_id, _USER_NAMES, context, configurable)
     # The last part of the namespace is the hook's own node; what stands before is the agent's.
     ns = str(configurable.get("checkpoint_ns") or "").rpartition("|")[0]
-    place = Place(
+    where = Place(
         str(configurable.get("thread_id") or ""), ns, saver_name(configurable.get(_CHECKPOINTER))
     )
     nested = inherited and any(part.startswith(_TOOLS) for part in ns.split("|"))
-    return Run(_DEFAULT_USER if user is None else user, session, place, nested)
+    return Run(_DEFAULT_USER if user is None else user, session, where, nested)
 
 
 def _config() -> Mapping[str, Any]:
@@ -73,13 +73,13 @@ def _config() -> Mapping[str, Any]:
 
 
 def _named(
-    given: Identity | None, names: Sequence[str], context: Any, configurable: Mapping[str, Any]
+    fixed: Identity | None, names: Sequence[str], context: Any, configurable: Mapping[str, Any]
 ) -> tuple[str | None, bool]:
     """The name, and whether the configuration has it, which agents in tools inherit."""
-    if callable(given):
-        return given(context, configurable), False
-    if given is not None:
-        return given, False
+    if callable(fixed):
+        return fixed(context, configurable), False
+    if fixed is not None:
+        return fixed, False
     fields: Mapping[str, Any] = {}
     if isinstance(context, Mapping):
         fields = context
@@ -88,9 +88,9 @@ def _named(
     for source in (fields, configurable):
         for name in names:
             if name in source:
-                found = source[name]
-                if found is None:
+                name_or_id = source[name]
+                if name_or_id is None:
                     raise InvalidInputError(f"the run's {name} is None; give it, or leave it out")
-                text = str(found) if isinstance(found, (int, uuid.UUID)) else found
+                text = str(name_or_id) if isinstance(name_or_id, (int, uuid.UUID)) else name_or_id
                 return text, source is configurable
     return None, False

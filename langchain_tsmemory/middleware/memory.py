@@ -43,11 +43,11 @@ class Sessions:
         """A session's ids; none where it was not used."""
         key = (user_id, session_id)
         with self._lock:
-            found = self._ids.setdefault(key, SessionIds())
+            ids = self._ids.setdefault(key, SessionIds())
             self._ids.move_to_end(key)
             while len(self._ids) > _MAX_SESSIONS:
                 self._ids.popitem(last=False)
-            return found
+            return ids
 
 
 def unstored(names: Sequence[str], stored: set[str]) -> list[int]:
@@ -70,27 +70,27 @@ def aligned(
         rows: the newest of the session.
         complete: all of it.
     """
-    said = [_said(m) for m in rows]
-    shown = [i for i, (role, text) in enumerate(said) if role != "tool" and text.strip()]
-    asked = [(i, _said(to_neutral(m))) for i, m in enumerate(state)]
-    asked = [(i, what) for i, what in asked if what[0] != "tool" and what[1].strip()]
-    if not asked or not shown:
+    stored = [_said(m) for m in rows]
+    visible = [i for i, (role, text) in enumerate(stored) if role != "tool" and text.strip()]
+    sent = [(i, _said(to_neutral(m))) for i, m in enumerate(state)]
+    sent = [(i, what) for i, what in sent if what[0] != "tool" and what[1].strip()]
+    if not sent or not visible:
         return {}
-    newest = shown[-len(asked) :]
-    if (len(newest) == len(asked) or not complete) and all(
-        said[k] == what for k, (_, what) in zip(reversed(newest), reversed(asked), strict=False)
+    newest = visible[-len(sent) :]
+    if (len(newest) == len(sent) or not complete) and all(
+        stored[k] == what for k, (_, what) in zip(reversed(newest), reversed(sent), strict=False)
     ):
         return {
             i: rows[k].message_id
-            for k, (i, _) in zip(reversed(newest), reversed(asked), strict=False)
+            for k, (i, _) in zip(reversed(newest), reversed(sent), strict=False)
         }
-    found: dict[int, str] = {}
+    copies: dict[int, str] = {}
     if complete:
-        for k, (i, what) in zip(shown, asked, strict=False):
-            if said[k] != what:
+        for k, (i, what) in zip(visible, sent, strict=False):
+            if stored[k] != what:
                 break
-            found[i] = rows[k].message_id
-    return found
+            copies[i] = rows[k].message_id
+    return copies
 
 
 def _said(message: Message) -> tuple[str, str]:

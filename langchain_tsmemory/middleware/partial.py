@@ -55,9 +55,9 @@ def heard() -> Iterator[Heard]:
 
 
 def _with(config: RunnableConfig | None, listener: Heard) -> RunnableConfig:
-    found = (config or {}).get("callbacks")
-    if isinstance(found, BaseCallbackManager):
-        manager = found.copy()
+    callbacks = (config or {}).get("callbacks")
+    if isinstance(callbacks, BaseCallbackManager):
+        manager = callbacks.copy()
         manager.add_handler(listener, inherit=True)
         return patch_config(config, callbacks=manager)
-    return {**(config or {}), "callbacks": [*(found or ()), listener]}
+    return {**(config or {}), "callbacks": [*(callbacks or ()), listener]}

@@ -29,7 +29,7 @@ def is_summary(message: BaseMessage) -> bool:
 def request_messages(
     report: WindowReport,
     stored: Mapping[str, Message],
-    given: Sequence[AnyMessage],
+    requested: Sequence[AnyMessage],
     names: Mapping[str | None, str],
     transient: Callable[[BaseMessage], bool],
 ) -> tuple[list[AnyMessage], int]:
@@ -38,27 +38,27 @@ def request_messages(
     Args:
         report: the session's window.
         stored: the messages that were read for it, by id.
-        given: the messages of the request as it came, which other middleware may have edited.
+        requested: the messages of the request as it came, which other middleware may have edited.
         names: the store's ids of the messages of the state, by theirs.
         transient: of what is shown and not stored.
     """
-    shown = _since_summary(_until_asked(report.messages, given), given, names, transient)
-    edited = {names.get(m.id) or message_id(m.id): m for m in given if m.id is not None}
+    view = _since_summary(_until_asked(report.messages, requested), requested, names, transient)
+    edited = {names.get(m.id) or message_id(m.id): m for m in requested if m.id is not None}
     # What is not in the store stays where it stood: behind the message that it stood behind.
-    here = {m.message_id for m in shown}
+    here = {m.message_id for m in view}
     extra: dict[str, list[Any]] = {}
     anchor = ""
-    for message in given:
+    for message in requested:
         name = (names.get(message.id) or message_id(message.id)) if message.id is not None else ""
         if name in here:
             anchor = name
         elif transient(message) or message.id is None or message.id not in names:
             extra.setdefault(anchor, []).append(message)
     stable_ids = [m.message_id for m in report.messages[: report.stable]]
-    lead = next((i for i, m in enumerate(shown) if m.role not in _PINNED), len(shown))
+    lead = next((i for i, m in enumerate(view) if m.role not in _PINNED), len(view))
     messages: list[Any] = []
     stable = 0
-    for i, row in enumerate(shown):
+    for i, row in enumerate(view):
         if i == lead:
             messages += extra.get("", ())
         # The window may have changed it: taken a call out, made a stub of it.
@@ -68,16 +68,16 @@ def request_messages(
         if i < len(stable_ids) and stable_ids[i] == row.message_id and not extra.get("", ()):
             stable = len(messages) if stable == len(messages) - 1 else stable
         messages += extra.get(row.message_id, ())
-    if lead == len(shown):
+    if lead == len(view):
         messages += extra.get("", ())
     return messages, stable
 
 
-def _until_asked(view: Sequence[Message], given: Sequence[BaseMessage]) -> Sequence[Message]:
+def _until_asked(view: Sequence[Message], requested: Sequence[BaseMessage]) -> Sequence[Message]:
     """`view` without the answers at its end, where the model is asked for one: another run's, or
     what a crash has left of a message whose tool calls have no results. A chat API refuses a
     request that ends so, or goes on with the answer."""
-    if given and isinstance(given[-1], AIMessage):
+    if requested and isinstance(requested[-1], AIMessage):
         return view
     end = len(view)
     while end and view[end - 1].role == "assistant":
@@ -87,16 +87,18 @@ def _until_asked(view: Sequence[Message], given: Sequence[BaseMessage]) -> Seque
 
 def _since_summary(
     view: Sequence[Message],
-    given: Sequence[BaseMessage],
+    requested: Sequence[BaseMessage],
     names: Mapping[str | None, str],
     transient: Callable[[BaseMessage], bool],
 ) -> Sequence[Message]:
     """`view` from what a summary in the state has left: what is older is in the summary."""
-    at = max((i for i, m in enumerate(given) if is_summary(m) and transient(m)), default=-1)
+    at = max((i for i, m in enumerate(requested) if is_summary(m) and transient(m)), default=-1)
     if at < 0:
         return view
-    left = {names.get(m.id) or message_id(m.id) for m in given[at + 1 :] if m.id is not None}
-    first = next((i for i, m in enumerate(view) if m.message_id in left), None)
+    newer_ids = {
+        names.get(m.id) or message_id(m.id) for m in requested[at + 1 :] if m.id is not None
+    }
+    first = next((i for i, m in enumerate(view) if m.message_id in newer_ids), None)
     if first is None:
         return view
     return [*(m for m in view[:first] if m.role in _PINNED), *view[first:]]

@@ -54,7 +54,7 @@ class Transcript:
     def __init__(
         self,
         chat: Conversation,
-        place: Place,
+        where: Place,
         ids: SessionIds,
         *,
         window: Window,
@@ -62,7 +62,7 @@ class Transcript:
         parent: str | None,
     ) -> None:
         self.chat = chat
-        self.place = place
+        self.place = where
         self.ids = ids
         self.window = window
         self.transient = transient
@@ -75,38 +75,38 @@ class Transcript:
 
     # -- before a model call -------------------------------------------------------------------
 
-    def show(self, state: Sequence[BaseMessage], given: Sequence[AnyMessage]) -> Steps[Shown]:
+    def show(self, state: Sequence[BaseMessage], requested: Sequence[AnyMessage]) -> Steps[Shown]:
         """Store what is new in the state, and give what the model is shown."""
-        kept = [m for m in [*state, *_repairs(given)] if self._belongs(m)]
-        names = [message_id(m.id) if m.id is not None else "" for m in kept]
-        first = inputs(kept)
+        history = [m for m in [*state, *_repairs(requested)] if self._belongs(m)]
+        names = [message_id(m.id) if m.id is not None else "" for m in history]
+        first = inputs(history)
         new: list[int] | None = None
         if any(name in self.ids.stored for name in names):
             new = unstored(names, self.ids.stored)
         elif first == 0 or self.place.saver is not None:
-            new = list(range(first, len(kept)))
+            new = list(range(first, len(history)))
         report, version = None, 0
         if new is not None:
             try:
-                report, version = yield from self._append_and_window(kept, names, new)
+                report, version = yield from self._append_and_window(history, names, new)
             except ConflictError:
                 report = None  # stored already, by another, or before it was edited
         if report is None:
-            report, version = yield from self._window(kept, names)
-            names = self._recognised(kept, names, first, report)
+            report, version = yield from self._window(history, names)
+            names = self._recognised(history, names, first, report)
             new = [i for i in unstored(names, self.ids.stored) if names[i]]
             new = yield from self._without_stored(names, new)
-            report, version = yield from self._append_and_window(kept, names, new)
+            report, version = yield from self._append_and_window(history, names, new)
         elif first and names[first - 1] not in self.ids.stored:
-            report, version = yield from self._adopt(kept, names, first, report, version)
-        return self._shown(kept, names, state, given, report, version)
+            report, version = yield from self._adopt(history, names, first, report, version)
+        return self._shown(history, names, state, requested, report, version)
 
     def _append_and_window(
-        self, kept: Sequence[BaseMessage], names: Sequence[str], new: Sequence[int]
+        self, history: Sequence[BaseMessage], names: Sequence[str], new: Sequence[int]
     ) -> Steps[tuple[WindowReport, int]]:
-        messages = [self._record(kept[i], names, i) for i in new]
+        messages = [self._record(history[i], names, i) for i in new]
         done = yield from self.chat.steps.append_and_window(
-            messages, self.window, hide=self._hide(kept, names)
+            messages, self.window, hide=self._hide(history, names)
         )
         self.ids.stored.update(m.message_id for m in messages)
         session = done.session
@@ -115,15 +115,15 @@ class Transcript:
         return done.window, session.version if session is not None else 0
 
     def _window(
-        self, kept: Sequence[BaseMessage], names: Sequence[str]
+        self, history: Sequence[BaseMessage], names: Sequence[str]
     ) -> Steps[tuple[WindowReport, int]]:
-        report = yield from self.chat.steps.window(self.window, hide=self._hide(kept, names))
+        report = yield from self.chat.steps.window(self.window, hide=self._hide(history, names))
         return report, 0
 
     def _hide(
-        self, kept: Sequence[BaseMessage], names: Sequence[str]
+        self, history: Sequence[BaseMessage], names: Sequence[str]
     ) -> Callable[[Sequence[Message]], set[str]]:
-        state = [(name, isinstance(m, AIMessage)) for name, m in zip(names, kept, strict=True)]
+        state = [(name, isinstance(m, AIMessage)) for name, m in zip(names, history, strict=True)]
 
         def hide(rows: Sequence[Message]) -> set[str]:
             self._rows = rows
@@ -134,11 +134,13 @@ class Transcript:
 
     def _whole(self, rows: Sequence[Message]) -> set[str]:
         """The ids of `rows`, but for those that the whole of a stopped answer may come under."""
-        return {
-            m.message_id
-            for m in rows
-            if not (RECORD in m.metadata and (recorded(m, self.place) or {}).get("partial"))
-        }
+        return {m.message_id for m in rows if not self._is_partial(m)}
+
+    def _is_partial(self, message: Message) -> bool:
+        where = message.metadata.get(RECORD)
+        if not isinstance(where, dict) or not where.get("partial"):
+            return False
+        return recorded(message, self.place) is not None
 
     def _record(
         self, message: BaseMessage, names: Sequence[str], i: int, *, partial: bool = False
@@ -155,7 +157,7 @@ class Transcript:
 
     def _recognised(
         self,
-        kept: Sequence[BaseMessage],
+        history: Sequence[BaseMessage],
         names: list[str],
         first: int,
         report: WindowReport,
@@ -163,8 +165,8 @@ class Transcript:
         """`names`, those of a client's copies replaced by the ids of what they are copies of."""
         if self.place.saver is not None or any(n in self.ids.stored for n in names[:first]):
             return names
-        found = aligned(kept[:first], self._rows, complete=not report.older)
-        return [found.get(i, name) for i, name in enumerate(names)]
+        copies = aligned(history[:first], self._rows, complete=not report.older)
+        return [copies.get(i, name) for i, name in enumerate(names)]
 
     def _without_stored(self, names: Sequence[str], new: Sequence[int]) -> Steps[list[int]]:
         """Those of `new` that the session does not hold, further back than was read."""
@@ -179,7 +181,7 @@ class Transcript:
 
     def _adopt(
         self,
-        kept: Sequence[BaseMessage],
+        history: Sequence[BaseMessage],
         names: Sequence[str],
         first: int,
         report: WindowReport,
@@ -195,7 +197,7 @@ class Transcript:
         if not missing:
             return report, version
         before = min((times[n] for n in names[first:] if n in times), default=None)
-        messages = [self._record(kept[i], names, i) for i in missing]
+        messages = [self._record(history[i], names, i) for i in missing]
         if before is not None:
             messages = [
                 msgspec.structs.replace(m, create_time=before - len(messages) + i)
@@ -203,7 +205,7 @@ class Transcript:
             ]
         yield from self.chat.steps.put_messages(messages)
         self.ids.stored.update(m.message_id for m in messages)
-        return (yield from self._append_and_window(kept, names, []))
+        return (yield from self._append_and_window(history, names, []))
 
     def _name_parent(self, begins: bool) -> Steps[None]:
         """Make a nested agent's transcript findable from its parent's."""
@@ -213,75 +215,79 @@ class Transcript:
 
     def _shown(
         self,
-        kept: Sequence[BaseMessage],
+        history: Sequence[BaseMessage],
         names: Sequence[str],
         state: Sequence[BaseMessage],
-        given: Sequence[AnyMessage],
+        requested: Sequence[AnyMessage],
         report: WindowReport,
         version: int,
     ) -> Shown:
         stored = {m.message_id: m for m in self._rows}
-        by_id: dict[str | None, str] = {m.id: n for m, n in zip(kept, names, strict=True)}
+        by_id: dict[str | None, str] = {m.id: n for m, n in zip(history, names, strict=True)}
         for message in state:
             by_id.setdefault(message.id, message_id(message.id) if message.id is not None else "")
-        messages, stable = request_messages(report, stored, given, by_id, self.transient)
+        messages, stable = request_messages(report, stored, requested, by_id, self.transient)
         last = names[-1] if names else None
-        held = set(names)
+        state_ids = set(names)
         mine = [
             m.message_id
             for m in report.messages
             if m.message_id in stored
-            and (m.message_id in held or recorded(stored[m.message_id], self.place) is not None)
+            and (
+                m.message_id in state_ids or recorded(stored[m.message_id], self.place) is not None
+            )
         ]
         self.ids.followed.clear()
         if last is not None and mine:
             self.ids.followed[last] = mine[-1]
-        known = self._whole(self._rows) | held
-        self.ids.stored.intersection_update(known)
-        return Shown(messages, stable, version, known, last)
+        used_ids = self._whole(self._rows) | state_ids
+        self.ids.stored.intersection_update(used_ids)
+        return Shown(messages, stable, version, used_ids, last)
 
     # -- after it --------------------------------------------------------------------------------
 
     def add(
-        self, messages: Sequence[BaseMessage], shown: Shown, version: int | None = None
+        self, messages: Sequence[BaseMessage], view: Shown, version: int | None = None
     ) -> Steps[None]:
         """Store a model's answer, where nobody has written to the session since `version`."""
-        kept = [m for m in messages if self._belongs(m)]
-        names = [shown.last or "", *(message_id(m.id or "") for m in kept)]
-        new = [self._record(m, names, i) for i, m in enumerate(kept, 1)]
-        if not shown.last:
-            new[:1] = [self._record(kept[0], names[1:], 0)] if kept else []
+        history = [m for m in messages if self._belongs(m)]
+        names = [view.last or "", *(message_id(m.id or "") for m in history)]
+        new = [self._record(m, names, i) for i, m in enumerate(history, 1)]
+        if not view.last:
+            new[:1] = [self._record(history[0], names[1:], 0)] if history else []
         yield from self.chat.steps.append(new, if_version=version)
         self.ids.stored.update(m.message_id for m in new)
 
-    def add_partial(self, answer: AIMessage, shown: Shown) -> Steps[None]:
+    def add_partial(self, heard: AIMessage, view: Shown) -> Steps[None]:
         """Store what was said of an answer that was stopped, marked as such."""
-        if answer.id is not None and message_id(answer.id) in shown.known:
-            answer.id = str(uuid.uuid4())
-        names = [shown.last or "", message_id(answer.id or "")]
-        message = self._record(answer, names, 1, partial=True)
+        if heard.id is not None and message_id(heard.id) in view.known:
+            heard.id = str(uuid.uuid4())
+        names = [view.last or "", message_id(heard.id or "")]
+        message = self._record(heard, names, 1, partial=True)
         yield from self.chat.steps.append(message)
 
     def add_answer(self, state: Sequence[BaseMessage]) -> Steps[None]:
         """Store the newest answer of the state, and all behind it."""
-        kept = [m for m in state if self._belongs(m)]
-        at = next((i for i in range(len(kept) - 1, -1, -1) if isinstance(kept[i], AIMessage)), None)
+        history = [m for m in state if self._belongs(m)]
+        at = next(
+            (i for i in range(len(history) - 1, -1, -1) if isinstance(history[i], AIMessage)), None
+        )
         if at is not None:
-            yield from self._append(kept, range(at, len(kept)))
+            yield from self._append(history, range(at, len(history)))
 
     def complete(self, state: Sequence[BaseMessage]) -> Steps[None]:
         """Store what of the state is not stored yet, at the end of a run."""
-        kept = [m for m in state if self._belongs(m)]
-        names = [message_id(m.id) if m.id is not None else "" for m in kept]
+        history = [m for m in state if self._belongs(m)]
+        names = [message_id(m.id) if m.id is not None else "" for m in history]
         if not any(name in self.ids.stored for name in names):
             page = yield from self.chat.steps.list_messages(order="desc", limit=_TAIL)
             self.ids.stored.update(m.message_id for m in page.items)
-        yield from self._append(kept, unstored(names, self.ids.stored))
+        yield from self._append(history, unstored(names, self.ids.stored))
 
-    def _append(self, kept: Sequence[BaseMessage], positions: Sequence[int]) -> Steps[None]:
-        names = [message_id(m.id) if m.id is not None else "" for m in kept]
+    def _append(self, history: Sequence[BaseMessage], positions: Sequence[int]) -> Steps[None]:
+        names = [message_id(m.id) if m.id is not None else "" for m in history]
         new = [
-            self._record(kept[i], names, i) for i in positions if names[i] not in self.ids.stored
+            self._record(history[i], names, i) for i in positions if names[i] not in self.ids.stored
         ]
         if not new:
             return
@@ -316,13 +322,13 @@ def _repairs(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
 
     They get their ids here, before it gives them others.
     """
-    found: list[BaseMessage] = []
+    repairs: list[BaseMessage] = []
     for i, message in enumerate(messages):
         if isinstance(message, ToolMessage) and message.id is None:
             message.id = _result_id(messages[:i], message.tool_call_id)
             if message.id is not None:
-                found.append(message)
-    return found
+                repairs.append(message)
+    return repairs
 
 
 def _result_id(messages: Sequence[BaseMessage], call_id: str | None) -> str | None:

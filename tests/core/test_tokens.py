@@ -173,3 +173,21 @@ def test_a_tokenizer_of_one_s_own() -> None:
     assert count(Message.assistant("a b", tool_calls=[ToolCall("c", "f", {"x": 1})])) == 4 + 2 + 10
     with pytest.raises(InvalidInputError, match="encode"):
         token_counter(5)  # type: ignore[arg-type]
+
+
+def test_a_model_s_own_counter() -> None:
+    pytest.importorskip("langchain_core")
+    from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+
+    from langchain_tsmemory import model_token_counter
+
+    class Counting(GenericFakeChatModel):
+        def get_num_tokens_from_messages(self, messages, tools=None) -> int:
+            return sum(len(str(m.content).split()) for m in messages)
+
+    count = model_token_counter(Counting(messages=iter([])))
+    chat = open_store("memory:").conversation("s")
+    chat.append([U("one two three") for _ in range(9)])
+    assert len(chat.window(Window(max_tokens=10, token_counter=count))) == 3
+    with pytest.raises(InvalidInputError, match="LangChain model"):
+        model_token_counter(len)  # type: ignore[arg-type]

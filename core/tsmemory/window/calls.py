@@ -71,12 +71,12 @@ def _call_of(block: Block) -> str | None:
     kind = raw.get("type")
     if not isinstance(kind, str) or kind not in _CALL_ID:
         return None
-    found = raw.get(_CALL_ID[kind])
-    if kind == "tool_search_call" and (found is None or raw.get("execution") == "server"):
+    call = raw.get(_CALL_ID[kind])
+    if kind == "tool_search_call" and (call is None or raw.get("execution") == "server"):
         return None
     if kind in ("tool_call", "invalid_tool_call"):
-        return str(found or "")
-    return found if isinstance(found, str) else None
+        return str(call or "")
+    return call if isinstance(call, str) else None
 
 
 def _result_of(block: Block) -> str | None:
@@ -84,12 +84,12 @@ def _result_of(block: Block) -> str | None:
     raw = _raw(block)
     kind = raw.get("type")
     if kind == "tool_result":
-        found = raw.get("tool_use_id")
+        call = raw.get("tool_use_id")
     elif isinstance(kind, str) and (kind.endswith("_call_output") or kind == "tool_search_output"):
-        found = raw.get("call_id")
+        call = raw.get("call_id")
     else:
         return None
-    return found if isinstance(found, str) else None
+    return call if isinstance(call, str) else None
 
 
 def _is_reasoning(block: Block) -> bool:
@@ -102,12 +102,12 @@ def call_ids(message: Message) -> list[str]:
     if message.role != "assistant":
         return ids
     if not isinstance(message.content, str):
-        known = set(ids)
+        neutral = set(ids)
         inside = {_result_of(block) for block in message.content}
         for block in message.content:
-            found = _call_of(block)
-            if found is not None and found not in known and found not in inside:
-                ids.append(found)
+            call = _call_of(block)
+            if call is not None and call not in neutral and call not in inside:
+                ids.append(call)
     if not ids and message.extensions:
         name = _legacy_name(message)
         if name is not None:
@@ -130,7 +130,7 @@ def answered_ids(message: Message) -> list[str]:
     if message.role == "function":
         return [_LEGACY + (message.name or "")]
     if message.role == "user" and not isinstance(message.content, str):
-        return [found for block in message.content if (found := _result_of(block)) is not None]
+        return [call for block in message.content if (call := _result_of(block)) is not None]
     return []
 
 
@@ -141,22 +141,24 @@ def legacy_name(call: str) -> str | None:
 
 def with_answers(message: Message, ids: Iterable[str]) -> Message:
     """A user message with those of its result blocks that answer `ids`, and all else."""
-    kept = set(ids)
-    content = [b for b in message.content if isinstance(b, dict) and _result_of(b) in {None, *kept}]
+    calls = set(ids)
+    content = [
+        b for b in message.content if isinstance(b, dict) and _result_of(b) in {None, *calls}
+    ]
     return msgspec.structs.replace(message, content=content)
 
 
-def with_calls(message: Message, ids: Sequence[str], *, said: bool = False) -> Message:
+def with_calls(message: Message, ids: Sequence[str], *, alone: bool = False) -> Message:
     """`message` with those of its calls that `ids` names, each as often.
 
     Where one id stands on two calls, the first are kept: results go to them.
 
     Args:
-        said: the rest of the message is shown elsewhere: give the calls alone.
+        alone: the rest of the message is shown elsewhere: give nothing but the calls.
     """
     calls = _keep(message.tool_calls, ids, lambda call: call.id or "")
     content = message.content
-    if said:
+    if alone:
         blocks = [] if isinstance(content, str) else content
         own = [block for block in blocks if _raw(block).get("type") in _OWN_CALLS]
         return Message(
@@ -170,7 +172,7 @@ def with_calls(message: Message, ids: Sequence[str], *, said: bool = False) -> M
     if not isinstance(content, str):
         inside = {_result_of(block) for block in content}
         content = _without_calls(
-            content, ids, lambda b: None if (found := _call_of(b)) in inside else found
+            content, ids, lambda b: None if (call := _call_of(b)) in inside else call
         )
     extensions = message.extensions
     if _LEGACY + (_legacy_name(message) or "") not in ids:
@@ -180,15 +182,15 @@ def with_calls(message: Message, ids: Sequence[str], *, said: bool = False) -> M
     )
 
 
-def _keep(items: Sequence[T], ids: Sequence[str], id_of: Callable[[T], str | None]) -> list[T]:
-    """The first items that have these ids, as many of each as `ids` holds."""
-    wanted, kept = list(ids), []
-    for item in items:
-        found = id_of(item)
-        if found is not None and found in wanted:
-            wanted.remove(found)
-            kept.append(item)
-    return kept
+def _keep(candidates: Sequence[T], ids: Sequence[str], id_of: Callable[[T], str | None]) -> list[T]:
+    """The first candidates that have these ids, as many of each as `ids` holds."""
+    open_ids, chosen = list(ids), []
+    for candidate in candidates:
+        call = id_of(candidate)
+        if call is not None and call in open_ids:
+            open_ids.remove(call)
+            chosen.append(candidate)
+    return chosen
 
 
 def _without_calls(
@@ -196,14 +198,14 @@ def _without_calls(
 ) -> list[Block]:
     """`content` without the call blocks that `ids` does not name, and without the reasoning that
     led to them alone."""
-    wanted = list(ids)
+    open_ids = list(ids)
     removed: set[int] = set()
     for i, block in enumerate(content):
-        found = id_of(block)
-        if found is None:
+        call = id_of(block)
+        if call is None:
             continue
-        if found in wanted:
-            wanted.remove(found)
+        if call in open_ids:
+            open_ids.remove(call)
         else:
             removed.add(i)
     for i in sorted(removed):
@@ -222,8 +224,8 @@ def _without_calls(
 
 def _legacy(extension: Any) -> dict[str, Any] | None:
     kwargs = extension.get("additional_kwargs") if isinstance(extension, dict) else None
-    found = kwargs.get("function_call") if isinstance(kwargs, dict) else None
-    return found if isinstance(found, dict) else None
+    call = kwargs.get("function_call") if isinstance(kwargs, dict) else None
+    return call if isinstance(call, dict) else None
 
 
 def _legacy_name(message: Message) -> str | None:
@@ -232,9 +234,9 @@ def _legacy_name(message: Message) -> str | None:
     if message.tool_calls:
         return None
     for extension in message.extensions.values():
-        found = _legacy(extension)
-        if found is not None:
-            return str(found.get("name") or "")
+        call = _legacy(extension)
+        if call is not None:
+            return str(call.get("name") or "")
     return None
 
 
@@ -243,9 +245,9 @@ def legacy_extensions(message: Message) -> dict[str, Any]:
     if message.tool_calls:
         return {}
     return {
-        framework: {"additional_kwargs": {"function_call": found}}
+        framework: {"additional_kwargs": {"function_call": call}}
         for framework, extension in message.extensions.items()
-        if (found := _legacy(extension)) is not None
+        if (call := _legacy(extension)) is not None
     }
 
 

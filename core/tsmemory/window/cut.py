@@ -69,18 +69,18 @@ def cut(
     start = _start(users, floor, part, window)
     if start is None and window.max_tokens is None:
         return None
-    found = _groups(part, start, floor, window)
-    if found is None:
+    groups = _groups(part, start, floor, window)
+    if groups is None:
         return None
 
     lead: list[Message] = []
     if window.system == "drop":
-        found = found._replace(groups=[g for g in found.groups if not g.pinned])
+        groups = groups._replace(groups=[g for g in groups.groups if not g.pinned])
     elif pinned:
         seen = {m.message_id for m in tail}
         lead = [m for m in pinned if m.message_id not in seen and says_something(m)]
     about = [summary_message(summary)] if summary else []
-    chosen = _choose(found, users, start, floor, part, window, [*lead, *about])
+    chosen = _choose(groups, users, start, floor, part, window, [*lead, *about])
     if chosen is None:
         return None
     if window.system != "drop":
@@ -88,7 +88,7 @@ def cut(
         lead += [m for m in before if is_pinned(m.role) and says_something(m)]
         lead = [m for m in lead if m.message_id not in hidden]
     view = _assemble(chosen, [*lead, *about], len(lead), window)
-    return _report(view, found.left_out, chosen, part, window, explain)
+    return _report(view, groups.left_out, chosen, part, window, explain)
 
 
 # -- where the view begins -----------------------------------------------------------------------
@@ -108,15 +108,15 @@ def _floor(part: _Part, window: Window) -> int | None:
     """The position of the cut that `last` and `step` ask for; None where it was not read."""
     if window.last is None:
         return 0 if part.complete else None
-    left = window.last
+    missing = window.last
     position = part.total
     for message in reversed(part.messages):
         position -= 1
         if message.message_id not in part.hidden:
-            left -= 1
-            if left == 0:
+            missing -= 1
+            if missing == 0:
                 break
-    if left:
+    if missing:
         return 0 if part.complete else None
     if window.step is not None:
         position -= position % window.step
@@ -141,24 +141,24 @@ def _groups(part: _Part, start: int | None, floor: int | None, window: Window) -
     first = part.offset
     if start is not None and floor is not None and window.max_tokens is None:
         first = max(first, min(start, floor - ORPHAN_REACH))
-    found = group(
+    groups = group(
         part.messages[first - part.offset :],
         first=first,
         errors=window.unanswered == "error",
         hidden=part.hidden,
     )
     if part.complete or floor is None or start is None or part.offset <= floor - ORPHAN_REACH:
-        return found
-    if any(position >= start for position in found.orphans):
+        return groups
+    if any(position >= start for position in groups.orphans):
         return None
-    return found
+    return groups
 
 
 # -- what it shows -------------------------------------------------------------------------------
 
 
 def _choose(
-    found: Groups,
+    groups: Groups,
     users: list[int],
     start: int | None,
     floor: int | None,
@@ -168,14 +168,14 @@ def _choose(
 ) -> Fit | None:
     if window.tool_results is not None:
         boundary = _stub_boundary(part, window, window.tool_results)
-        found = found._replace(groups=[_with_stubs(g, part, boundary) for g in found.groups])
+        groups = groups._replace(groups=[_with_stubs(g, part, boundary) for g in groups.groups])
     if window.budget is not None:
         count = window.token_counter
         budget = window.budget
         if count is count_tokens:
             budget = int(budget / usage_factor(part.messages, count))
         return fit(
-            found.groups,
+            groups.groups,
             users,
             window,
             budget=budget,
@@ -184,16 +184,16 @@ def _choose(
             complete=part.complete or (floor is not None and start is not None),
         )
     assert start is not None  # without a budget, `cut` has asked for more
-    shown = [g for g in found.groups if g.position >= start]
-    if not any(not g.pinned for g in shown):
+    visible = [g for g in groups.groups if g.position >= start]
+    if not any(not g.pinned for g in visible):
         # All that was asked for cannot be shown: show the newest that can.
-        bodies = [k for k, g in enumerate(found.groups) if not g.pinned]
+        bodies = [k for k, g in enumerate(groups.groups) if not g.pinned]
         if bodies:
-            shown = found.groups[bodies[-1] :]
-            start = shown[0].position
+            visible = groups.groups[bodies[-1] :]
+            start = visible[0].position
         elif not part.complete:
             return None
-    return Fit(shown, start)
+    return Fit(visible, start)
 
 
 def _stub_boundary(part: _Part, window: Window, whole: int) -> int:
@@ -212,12 +212,12 @@ def _stub_boundary(part: _Part, window: Window, whole: int) -> int:
     return 0
 
 
-def _with_stubs(found: Group, part: _Part, boundary: int) -> Group:
-    if found.position >= boundary and found.position - len(found.messages) > boundary:
-        return found
+def _with_stubs(whole: Group, part: _Part, boundary: int) -> Group:
+    if whole.position >= boundary and whole.position - len(whole.messages) > boundary:
+        return whole
     old = {m.message_id for m in part.messages[: max(0, boundary - part.offset)]}
-    messages = [stub(m) if m.message_id in old else m for m in found.messages]
-    return found._replace(messages=messages)
+    messages = [stub(m) if m.message_id in old else m for m in whole.messages]
+    return whole._replace(messages=messages)
 
 
 class _View(NamedTuple):
@@ -230,13 +230,13 @@ def _assemble(chosen: Fit, fixed: list[Message], leading: int, window: Window) -
     `leading` are instructions and the rest is the summary."""
     lead, about = fixed[:leading], fixed[leading:]
     body: list[Message] = []
-    for shown in chosen.groups:
-        if not shown.pinned:
-            body += shown.messages
+    for visible in chosen.groups:
+        if not visible.pinned:
+            body += visible.messages
         elif window.system == "lead" or (window.system == "keep" and not window.notes) or not body:
-            lead += shown.messages
+            lead += visible.messages
         else:
-            body += map(note, shown.messages) if window.notes else shown.messages
+            body += map(note, visible.messages) if window.notes else visible.messages
     return _View([*lead, *about], body)
 
 
@@ -275,8 +275,8 @@ def _left_out(
     window: Window,
 ) -> list[LeftOut]:
     """`left_out`, and what the cut left out, in reading order."""
-    shown = {m.message_id for m in (*messages, *view.lead, *view.body)}
-    named = shown | {m.message_id for m, _ in left_out}
+    visible_ids = {m.message_id for m in (*messages, *view.lead, *view.body)}
+    named = visible_ids | {m.message_id for m, _ in left_out}
     whole = list(left_out)
     for position, m in enumerate(part.messages, part.offset):
         if m.message_id in named:

@@ -72,10 +72,10 @@ class _Chooser:
         self.costs = [sum(map(count, g.messages)) for g in groups]
         # Where an instruction is shown decides its form, and its cost: before the start, behind it.
         leading, following = [0], []
-        for found, cost in zip(groups, self.costs, strict=True):
-            leading.append(leading[-1] + (cost if found.pinned else 0))
-            as_note = found.pinned and window.notes
-            following.append(count(note(found.messages[0])) if as_note else cost)
+        for candidate, cost in zip(groups, self.costs, strict=True):
+            leading.append(leading[-1] + (cost if candidate.pinned else 0))
+            as_note = candidate.pinned and window.notes
+            following.append(count(note(candidate.messages[0])) if as_note else cost)
         self._leading = leading
         self._following = [0]
         for cost in reversed(following):
@@ -150,27 +150,27 @@ class _Chooser:
         if last == opening:
             return self._with(None, list(self.groups[last:]))
         room = self.budget - self.total(last) - extra + self.costs[last]
-        shown = list(self.groups[last:])
-        shown[0] = self._shortened(shown[0], room)
-        return self._with(opening, shown)
+        visible = list(self.groups[last:])
+        visible[0] = self._shortened(visible[0], room)
+        return self._with(opening, visible)
 
-    def _with(self, opening: int | None, shown: list[Group]) -> Fit:
-        start = shown[0].position
+    def _with(self, opening: int | None, visible: list[Group]) -> Fit:
+        start = visible[0].position
         if opening is None:
-            return Fit(shown, start)
-        return Fit([self.groups[opening], *shown], start, self.positions[opening])
+            return Fit(visible, start)
+        return Fit([self.groups[opening], *visible], start, self.positions[opening])
 
-    def _shortened(self, found: Group, room: int) -> Group:
+    def _shortened(self, whole: Group, room: int) -> Group:
         """A group that is too long by itself, its results cut to what is left for each."""
         count = self.window.token_counter
         messages: list[Message] = []
-        results = [m for m in found.messages if m.role in ("tool", "function")]
-        room -= sum(count(m) for m in found.messages if m not in results)
-        for message in found.messages:
+        results = [m for m in whole.messages if m.role in ("tool", "function")]
+        room -= sum(count(m) for m in whole.messages if m not in results)
+        for message in whole.messages:
             if message in results:
                 share = max(0, room // len(results))
                 message = shortened(message, share, count)
                 room -= count(message)
                 results = results[1:]
             messages.append(message)
-        return found._replace(messages=messages)
+        return whole._replace(messages=messages)

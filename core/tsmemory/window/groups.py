@@ -151,7 +151,7 @@ class _Reader:
         results = [message for _, message in caller.answers if message is not _NOTHING]
         message = caller.message
         if caller.said or len(ids) < len(caller.slots):
-            message = with_calls(message, ids, said=caller.said)
+            message = with_calls(message, ids, alone=caller.said)
         self.groups.append(Group(position, [tidy(message), *results]))
         caller.said = True
         caller.answers = []
@@ -166,9 +166,9 @@ class _Reader:
                 self._show(caller, index - 1)
             else:
                 self._waiting.remove(caller)
-                rest = tidy(with_calls(caller.message, []))
-                if not caller.said and says_something(rest):
-                    self.groups.append(Group(index - 1, [rest]))
+                text_alone = tidy(with_calls(caller.message, []))
+                if not caller.said and says_something(text_alone):
+                    self.groups.append(Group(index - 1, [text_alone]))
                     caller.said = True
             if not caller.closed and caller.open_ids:
                 self._name_unanswered(caller)

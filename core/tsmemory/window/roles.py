@@ -23,12 +23,12 @@ def note(message: Message) -> Message:
     opening, closing = _NOTE
     content = message.content
     if isinstance(content, str):
-        shown: str | list[Block] = f"{opening}{content}{closing}"
+        wrapped: str | list[Block] = f"{opening}{content}{closing}"
     else:
-        shown = [_text(opening.strip()), *content, _text(closing.strip())]
+        wrapped = [_text(opening.strip()), *content, _text(closing.strip())]
     return Message(
         "user",
-        shown,
+        wrapped,
         message_id=message.message_id,
         create_time=message.create_time,
         metadata=message.metadata,
@@ -68,8 +68,10 @@ def shortened(message: Message, tokens: int, count: Callable[[Message], int]) ->
     return best
 
 
-def _cut(message: Message, kept: str, left_out: int) -> Message:
-    return _result(message, f"{kept}[… {left_out} more characters: message {message.message_id}]")
+def _cut(message: Message, beginning: str, left_out: int) -> Message:
+    return _result(
+        message, f"{beginning}[… {left_out} more characters: message {message.message_id}]"
+    )
 
 
 def _result(message: Message, text: str) -> Message:

@@ -93,8 +93,8 @@ def count_text(text: str) -> int:
     """The estimated number of tokens of `text`."""
     if not text:
         return 0
-    data = text.encode("utf-8", "surrogatepass")
-    classes = data.translate(_CLASSES)
+    utf8 = text.encode("utf-8", "surrogatepass")
+    classes = utf8.translate(_CLASSES)
     letters = b" " + classes.translate(_LETTERS)
     words = letters.count(b" l")
     runs = (b" " + classes.translate(_PUNCTUATION)).count(b" p")
@@ -110,7 +110,7 @@ def count_text(text: str) -> int:
         + 1.20 * classes.count(b"sd")  # a space is a token of its own before a digit
         + 10.0 * letters.count(b"l" * 24)  # no word: an identifier, random letters
     )
-    by_letter = _per_letter(data, words, runs) if words >= 20 else 0.0
+    by_letter = _per_letter(utf8, words, runs) if words >= 20 else 0.0
     if by_letter:
         cost += by_letter * letters.count(b"l")
     else:
@@ -121,11 +121,11 @@ def count_text(text: str) -> int:
             + 0.50 * classes.count(b"uu")
         )
     if not text.isascii():
-        cost += _other_scripts(data)
+        cost += _other_scripts(utf8)
     return int(cost) + 1
 
 
-def _per_letter(data: bytes, words: int, runs: int) -> float:
+def _per_letter(utf8: bytes, words: int, runs: int) -> float:
     """Tokens per letter where the text is prose that is not English, else 0.
 
     Most English words are one token; words of other languages are cut by letters. Code, names and
@@ -133,7 +133,7 @@ def _per_letter(data: bytes, words: int, runs: int) -> float:
     """
     if runs > 0.4 * words:
         return 0.0
-    sample = data[:_SAMPLE].lower()
+    sample = utf8[:_SAMPLE].lower()
     spaces = sample.count(b" ")
     if spaces < 0.45 * min(words, _SAMPLE / 8):
         return 0.0
@@ -144,12 +144,12 @@ def _per_letter(data: bytes, words: int, runs: int) -> float:
     return _LETTER_WESTERN if western >= 0.06 * spaces else _LETTER_OTHER
 
 
-def _other_scripts(data: bytes) -> float:
-    size = len(data)
+def _other_scripts(utf8: bytes) -> float:
+    size = len(utf8)
     cost = 0.0
     for weight, leads in _SCRIPTS:
-        cost += weight * (size - len(data.translate(None, leads)))
-    return cost - _VIETNAMESE_LESS * sum(map(data.count, _VIETNAMESE))
+        cost += weight * (size - len(utf8.translate(None, leads)))
+    return cost - _VIETNAMESE_LESS * sum(map(utf8.count, _VIETNAMESE))
 
 
 # -- messages ----------------------------------------------------------------------------------
@@ -227,8 +227,8 @@ def media_tokens(kind: str, block: Block) -> int:
     """A medium by what it is, and by its size where its bytes are in the message."""
     if kind == "image":
         return IMAGE_TOKENS
-    data = block.get("base64")
-    size = len(data) * 3 // 4 if isinstance(data, (str, bytes)) else 0
+    encoded = block.get("base64")
+    size = len(encoded) * 3 // 4 if isinstance(encoded, (str, bytes)) else 0
     return max(IMAGE_TOKENS, size // _BYTES_PER_MEDIA_TOKEN)
 
 
@@ -259,9 +259,9 @@ def _legacy_call(message: Message) -> str | None:
         return None
     for extension in message.extensions.values():
         kwargs = extension.get("additional_kwargs") if isinstance(extension, dict) else None
-        found = kwargs.get("function_call") if isinstance(kwargs, dict) else None
-        if isinstance(found, dict):
-            return f"{found.get('name')} {found.get('arguments')}"
+        call = kwargs.get("function_call") if isinstance(kwargs, dict) else None
+        if isinstance(call, dict):
+            return f"{call.get('name')} {call.get('arguments')}"
     return None
 
 

@@ -282,6 +282,8 @@ def _from_neutral(message: Message) -> BaseMessage:
     found = message.extensions.get(_EXTENSION)
     notes: Mapping[str, Any] = found if type(found) is dict else {}
     kind = _ROLES.get(message.role, _CHAT)
+    if "type" in notes:
+        kind = _TYPES.get(notes["type"], kind)
     content: Any = message.content
     marks: list[dict[str, Any]] = [{}, {}]
     if type(content) is not str:
@@ -296,8 +298,6 @@ def _from_neutral(message: Message) -> BaseMessage:
     fields.update((name, value) for name, value in zip(names, marks, strict=True) if value)
     lc_id: str | None = message.message_id
     if notes:
-        if "type" in notes:
-            kind = _TYPES.get(notes["type"], kind)
         lc_id = notes.get("id", lc_id)
     # What is None is left to the constructor, which takes its time over each argument.
     if lc_id is not None:

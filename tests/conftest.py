@@ -2,9 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The gate runs the same examples each time; TSMEMORY_SOAK=1 looks for new ones. No example has a
+# time limit: what a busy machine takes says nothing about the code.
+settings.register_profile("gate", derandomize=True, deadline=None, database=None)
+settings.register_profile("soak", deadline=None, print_blob=True)
+settings.load_profile("soak" if os.environ.get("TSMEMORY_SOAK") else "gate")
 
 # A program started in the background by a shell ignores Ctrl-C, and hands that on to its children.
 # Tests that interrupt a child need the default; a handler of Python's becomes that in a child.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_ROOT = Path(__file__).parent
+_ON_SERVERS = (
+    "backends/postgres",
+    "backends/redis",
+    "backends/tablestore",
+    "backends/zerodb",
+    "servers",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests of what runs in a process of its own their marker."""
+    for item in items:
+        if item.path.is_relative_to(_ROOT) and item.path.relative_to(_ROOT).as_posix().startswith(
+            _ON_SERVERS
+        ):
+            item.add_marker("server")

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_type_hints
 
 import langchain_core.messages as lc
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from langchain_core.documents import Document
 from langchain_core.messages import content as lc_content
@@ -44,6 +44,8 @@ def home(store: Store, message: lc.BaseMessage) -> lc.BaseMessage:
 
 @settings(thorough, suppress_health_check=[HealthCheck.too_slow])
 @given(message=messages)
+@example(message=lc.ChatMessage([""], role="assistant"))
+@example(message=lc.ChatMessage(["text", {"type": "refusal", "refusal": "no"}], role="assistant"))
 def test_home_again_is_exact(store: Store, message: lc.BaseMessage) -> None:
     before = message.model_copy(deep=True)
     back = home(store, message)

@@ -14,7 +14,7 @@ from tests.backends.sqlite._scripts import ROOT, SOAK, run_script
 from tsmemory import open_store
 
 INTERRUPTS = """
-import random, signal, sqlite3, sys
+import faulthandler, random, signal, sqlite3, sys
 from tsmemory import Message, open_store
 
 path, rounds = sys.argv[1], int(sys.argv[2])
@@ -24,6 +24,7 @@ chat = store.conversation("s")
 chat.append(Message.user("first", message_id="first"))
 other = sqlite3.connect(path, isolation_level=None, timeout=0.5)
 acknowledged = ["first"]
+faulthandler.dump_traceback_later(200, exit=True)  # where it hangs, if it does
 
 def handler(*_):
     raise KeyboardInterrupt
@@ -50,7 +51,8 @@ for number in range(rounds):
         other.execute("BEGIN IMMEDIATE")
     try:
         try:
-            signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.00002, 0.0015))
+            # Again after 5 s: Python swallows what is raised in a destructor.
+            signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.00002, 0.0015), 5)
             work(number)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.backends.postgres.conftest import engine_on
@@ -22,7 +24,9 @@ class TestThroughPgBouncer(BackendConformance):
         return engine_on(bouncer.url, server, prefix)
 
 
-@pytest.mark.slow  # the third time
+@pytest.mark.skipif(
+    os.environ.get("TSMEMORY_SOAK") != "1", reason="the third time: with TSMEMORY_SOAK=1"
+)
 class TestDebians15(BackendConformance):
     @pytest.fixture
     def engine(self, older_server: PostgresServer, prefix: str) -> Engine:

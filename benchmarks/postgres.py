@@ -63,8 +63,8 @@ def by_hand(connection: Any, store: Store, session: str) -> dict[str, Callable[[
     key = Key("default", session)
     message = Message.user(TEXT)
     change = Change(append=(message,))
-    sql, values = backend._writer._statement(key, change, [message], encode_bodies(change))
-    window = backend._reader.statement(key, _WINDOW, None, 28)
+    sql, values = backend.append_statement(key, change, [message], encode_bodies(change))
+    window = backend.read_statement(key, _WINDOW, None, 28)
 
     def append() -> object:
         values["ids"] = [str(uuid.uuid4())]
@@ -111,8 +111,8 @@ def buffers(server: PostgresServer) -> None:
             key, message = Key("default", f"on-{size}"), Message.user(TEXT)
             change = Change(append=(message,))
             for name, (sql, values) in {
-                "append": backend._writer._statement(key, change, [message], encode_bodies(change)),
-                "window(20)": backend._reader.statement(key, _WINDOW, None, 28),
+                "append": backend.append_statement(key, change, [message], encode_bodies(change)),
+                "window(20)": backend.read_statement(key, _WINDOW, None, 28),
             }.items():
                 with connection.transaction(force_rollback=True):
                     cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", values)

@@ -14,7 +14,7 @@ import pytest
 
 from tsmemory import Message, Store
 from tsmemory.backends.postgres import PostgresBackend
-from tsmemory.backends.postgres.writer import Writer
+from tsmemory.backends.postgres.reader import _MESSAGES
 from tsmemory.engine.commit import encode_bodies
 from tsmemory.engine.records import Change, Key, MessageQuery, SessionPatch, SessionQuery
 from tsmemory.testing.servers.postgres import PgBouncer, PostgresServer
@@ -178,16 +178,17 @@ def test_hot_statements_use_indexes_and_stay_flat(server: PostgresServer, prefix
             fill(server, tables, size // 10, size)
             message = Message.user("hello")
             change = Change(append=(message,))
-            writer: Writer = backend._writer
-            reader = backend._reader
             window = MessageQuery(limit=28, descending=True, pinned=True, total=True)
             listing = SessionQuery(user_id="u", limit=21)
             hot = {
-                "append": writer._statement(KEY, change, [message], encode_bodies(change)),
-                "window": reader.statement(KEY, window, None, 28),
-                "listing": reader._listing(listing, None, 21),
-                "page": reader._listing(listing, (2_000_000, "u", "other2"), 21),
-                "id": (reader._messages, {"user_id": "u", "session_id": "s", "ids": ["m7"]}),
+                "append": backend.append_statement(KEY, change, [message], encode_bodies(change)),
+                "window": backend.read_statement(KEY, window, None, 28),
+                "listing": backend.list_statement(listing, None, 21),
+                "page": backend.list_statement(listing, (2_000_000, "u", "other2"), 21),
+                "id": (
+                    backend.layout.fill(_MESSAGES),
+                    {"user_id": "u", "session_id": "s", "ids": ["m7"]},
+                ),
             }
             with server.connect() as connection:
                 for name, statement in hot.items():

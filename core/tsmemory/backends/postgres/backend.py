@@ -17,23 +17,11 @@ from psycopg import pq
 from tsmemory.backends.postgres.client import AsyncClient, Client, Settings
 from tsmemory.backends.postgres.layout import Layout
 from tsmemory.backends.postgres.maintenance import Maintenance
-from tsmemory.backends.postgres.reader import Reader
 from tsmemory.backends.postgres.rows import MAX_BODY
 from tsmemory.backends.postgres.writer import Writer
 from tsmemory.engine.contract import now_us
 from tsmemory.engine.network import ErrorClass, NetworkBackend
-from tsmemory.engine.records import (
-    Capabilities,
-    Change,
-    Decide,
-    Finding,
-    Key,
-    MessageQuery,
-    Outcome,
-    Read,
-    SessionQuery,
-)
-from tsmemory.engine.steps import Steps
+from tsmemory.engine.records import Capabilities
 from tsmemory.engine.urls import as_bool, split_url
 from tsmemory.errors import (
     AuthenticationError,
@@ -42,7 +30,6 @@ from tsmemory.errors import (
     TimeoutError,
     UnavailableError,
 )
-from tsmemory.model import Erased, Problem, Stats
 
 __all__ = ["PostgresBackend"]
 
@@ -54,7 +41,7 @@ _TIMED_OUT = ("57014", "55P03")
 _UNDEFINED = ("42P01", "3F000", "42703")
 
 
-class PostgresBackend(NetworkBackend):
+class PostgresBackend(Writer, Maintenance, NetworkBackend):
     """Sessions in a PostgreSQL database (13 or later, encoding UTF8). `setup` makes the tables.
 
     Args:
@@ -103,6 +90,7 @@ class PostgresBackend(NetworkBackend):
         if not 0 <= partitions <= 1024:
             raise InvalidInputError(f"partitions is {partitions}; give 0 to 1024")
         self.layout = Layout.named(schema, prefix)
+        self.partitions, self.row_security = partitions, row_security
         self.clock = clock
         self._conninfo, self._size = conninfo, pool_size
         self._settings = Settings(timeout, row_security, prepare)
@@ -110,11 +98,6 @@ class PostgresBackend(NetworkBackend):
         if client is not None and _is_async(client):
             client, async_client = None, client
         super().__init__(client=client, async_client=async_client, retry_for=retry_for)
-        self._reader = Reader(self.layout)
-        self._writer = Writer(self.layout, self._reader)
-        self._maintenance = Maintenance(
-            self.layout, partitions=partitions, row_security=row_security
-        )
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> PostgresBackend:
@@ -190,49 +173,6 @@ class PostgresBackend(NetworkBackend):
         if isinstance(error, psycopg.errors.UniqueViolation):
             return ErrorClass(UnavailableError(text), again=True)  # step 5 of `writer`
         return ErrorClass(BackendError(text))
-
-    # -- the primitives ----------------------------------------------------------------------
-
-    def setup(self) -> Steps[None]:
-        return self._maintenance.setup()
-
-    def get_session(self, key: Key) -> Steps[Any]:
-        return self._reader.get_session(key)
-
-    def list_sessions(self, query: SessionQuery) -> Steps[list[Any]]:
-        return self._reader.list_sessions(query)
-
-    def read(self, key: Key, query: MessageQuery) -> Steps[Read]:
-        return self._reader.read(key, query)
-
-    def get_messages(self, key: Key, ids: Any) -> Steps[list[Any]]:
-        return self._reader.get_messages(key, ids)
-
-    def commit(self, key: Key, change: Change) -> Steps[Outcome]:
-        return self._writer.commit(key, change)
-
-    def commit_and_read(
-        self, key: Key, change: Change, query: MessageQuery
-    ) -> Steps[tuple[Outcome, Read]]:
-        return self._writer.commit_and_read(key, change, query)
-
-    def rewrite(self, key: Key, decide: Decide, ids: Any = None) -> Steps[Outcome]:
-        return self._writer.rewrite(key, decide, ids)
-
-    def erase(self, user_id: str | None, session_id: str | None = None) -> Steps[Erased]:
-        return self._maintenance.erase(user_id, session_id)
-
-    def purge_expired(self) -> Steps[Erased]:
-        return self._maintenance.purge_expired()
-
-    def stats(self) -> Steps[Stats]:
-        return self._maintenance.stats()
-
-    def verify(self) -> Steps[list[Problem]]:
-        return self._maintenance.verify()
-
-    def check_server(self) -> Steps[list[Finding]]:
-        return self._maintenance.check_server()
 
 
 _READERS: dict[str, Callable[[str], Any]] = {

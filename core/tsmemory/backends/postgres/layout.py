@@ -16,6 +16,7 @@ What is stored is public: a person or another program may read it with SQL.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from tsmemory.errors import InvalidInputError
@@ -111,13 +112,7 @@ class Layout(NamedTuple):
 
     def fill(self, sql: str) -> str:
         """`sql` with the names of our tables, and the clocks, in place of their braces."""
-        return sql.format(
-            sessions=self.table("sessions"),
-            messages=self.table("messages"),
-            migrations=self.table("migrations"),
-            now=NOW,
-            read_now=READ_NOW,
-        )
+        return _filled(self, sql)
 
     def migration(self, number: int, *, partitions: int, server_version: int) -> list[str]:
         """The statements from version `number` to the next."""
@@ -137,6 +132,12 @@ class Layout(NamedTuple):
             view_options="WITH (security_invoker = true)" if server_version >= 150_000 else "",
         )
         return [part for part in map(str.strip, filled.split(";")) if part]
+
+
+@lru_cache(maxsize=512)
+def _filled(layout: Layout, sql: str) -> str:
+    names = {name: layout.table(name) for name in ("sessions", "messages", "migrations")}
+    return sql.format(**names, now=NOW, read_now=READ_NOW)
 
 
 def policy(layout: Layout) -> list[str]:

@@ -31,9 +31,9 @@ _PAGE = 500  # rows verified per statement
 class Maintenance:
     """What is done to the whole store."""
 
-    def __init__(self, layout: Layout, *, partitions: int, row_security: bool) -> None:
-        self._layout, self._fill = layout, layout.fill
-        self._partitions, self._row_security = partitions, row_security
+    layout: Layout
+    partitions: int
+    row_security: bool
 
     # -- schema ------------------------------------------------------------------------------
 
@@ -50,7 +50,7 @@ class Maintenance:
                     f"schema version {version} was made by a newer tsmemory; this one knows "
                     f"{len(MIGRATIONS)}: upgrade the package"
                 )
-            if version == len(MIGRATIONS) and (secured or not self._row_security):
+            if version == len(MIGRATIONS) and (secured or not self.row_security):
                 return
         yield lambda client: client.transaction(lambda: self._migrate(schema is None))
 
@@ -60,19 +60,19 @@ class Maintenance:
             "to_regclass(%(table)s)::text, coalesce((SELECT relrowsecurity FROM pg_class "
             "WHERE oid = to_regclass(%(messages)s)), false)",
             {
-                "schema": self._layout.schema,
-                "table": self._layout.table("migrations"),
-                "messages": self._layout.table("messages"),
+                "schema": self.layout.schema,
+                "table": self.layout.table("migrations"),
+                "messages": self.layout.table("messages"),
             },
         )
 
     def _version(self) -> tuple[str, Any]:
-        return self._fill("SELECT coalesce(max(version), 0) FROM {migrations}"), None
+        return self.layout.fill("SELECT coalesce(max(version), 0) FROM {migrations}"), None
 
     def _migrate(self, create_schema: bool) -> Steps[None]:
         lock = (
             "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",
-            [f"tsmemory {self._layout.table('')}"],
+            [f"tsmemory {self.layout.table('')}"],
         )
         table = (
             "CREATE TABLE IF NOT EXISTS {migrations} (version integer PRIMARY KEY, "
@@ -80,27 +80,27 @@ class Maintenance:
         )
         yield lambda tx: tx.read(lock)
         if create_schema:
-            yield lambda tx: tx.read((f"CREATE SCHEMA IF NOT EXISTS {self._layout.schema}", None))
-        yield lambda tx: tx.read((self._fill(table), None))
+            yield lambda tx: tx.read((f"CREATE SCHEMA IF NOT EXISTS {self.layout.schema}", None))
+        yield lambda tx: tx.read((self.layout.fill(table), None))
         ((((version,),),)) = yield lambda tx: tx.read(self._version())
         (((number,),),) = yield lambda tx: tx.read(
             ("SELECT current_setting('server_version_num')::int", None)
         )
         statements: list[tuple[str, Any]] = []
         for step in range(version, len(MIGRATIONS)):
-            for sql in self._layout.migration(
-                step, partitions=self._partitions, server_version=number
+            for sql in self.layout.migration(
+                step, partitions=self.partitions, server_version=number
             ):
                 statements.append((sql, None))  # noqa: PERF401  # another statement follows
-            insert = self._fill("INSERT INTO {migrations} (version) VALUES (%s)")
+            insert = self.layout.fill("INSERT INTO {migrations} (version) VALUES (%s)")
             statements.append((insert, [step + 1]))
-        if self._row_security:
-            statements += [(sql, None) for sql in policy(self._layout)]
+        if self.row_security:
+            statements += [(sql, None) for sql in policy(self.layout)]
         yield lambda tx: tx.write(*statements)
 
     # -- deletion ----------------------------------------------------------------------------
 
-    def erase(self, user_id: str | None, session_id: str | None) -> Steps[Erased]:
+    def erase(self, user_id: str | None, session_id: str | None = None) -> Steps[Erased]:
         clauses, values = ["true"], {}
         if user_id is not None:
             clauses.append("s.user_id = %(user_id)s")
@@ -118,11 +118,11 @@ class Maintenance:
     ) -> Steps[Erased]:
         """Slice by slice, each a transaction that locks its sessions first: what an appender
         wrote before the lock was granted is seen by the statement that deletes the messages."""
-        choose = self._fill(
+        choose = self.layout.fill(
             f"SELECT s.id FROM {{sessions}} s WHERE {condition} ORDER BY s.id LIMIT {_SLICE} {lock}"
         )
-        delete = self._fill("DELETE FROM {messages} m WHERE m.session = ANY(%s)")
-        close = self._fill("DELETE FROM {sessions} s WHERE s.id = ANY(%s)")
+        delete = self.layout.fill("DELETE FROM {messages} m WHERE m.session = ANY(%s)")
+        close = self.layout.fill("DELETE FROM {sessions} s WHERE s.id = ANY(%s)")
 
         def program() -> Steps[Erased]:
             (rows,) = yield lambda tx: tx.read((choose, values))
@@ -143,7 +143,7 @@ class Maintenance:
 
     def stats(self) -> Steps[Stats]:
         live = "(s.expires_at IS NULL OR s.expires_at > {read_now})"
-        sql = self._fill(
+        sql = self.layout.fill(
             f"SELECT count(DISTINCT s.user_id) FILTER (WHERE {live}), "
             f"count(*) FILTER (WHERE {live}), "
             f"coalesce(sum(s.message_count) FILTER (WHERE {live}), 0)::bigint, count(*), "
@@ -152,7 +152,7 @@ class Maintenance:
             "UNION SELECT relid FROM pg_partition_tree(%(messages)s::regclass)) r)::bigint "
             "FROM {sessions} s"
         )
-        names = {name: self._layout.table(name) for name in ("sessions", "messages")}
+        names = {name: self.layout.table(name) for name in ("sessions", "messages")}
         (((users, sessions, messages, everything, size),),) = yield fetch((sql, names))
         return Stats(
             users=users,
@@ -181,7 +181,7 @@ class Maintenance:
 
     def verify(self) -> Steps[list[Problem]]:
         problems: list[Problem] = []
-        sql = self._fill(
+        sql = self.layout.fill(
             f"SELECT {SESSION_COLUMNS}, (SELECT count(*) FROM {{messages}} m "
             "WHERE m.session = s.id) FROM {sessions} s WHERE s.id > %s "
             f"ORDER BY s.id LIMIT {_PAGE}"
@@ -194,7 +194,7 @@ class Maintenance:
             if len(rows) < _PAGE:
                 break
             after = rows[-1][0]
-        sql = self._fill(
+        sql = self.layout.fill(
             f"SELECT m.session, s.user_id, s.session_id, m.message_id, {MESSAGE_COLUMNS} "
             "FROM {messages} m LEFT JOIN {sessions} s ON s.id = m.session "
             f"WHERE (m.session, m.message_id) > (%s, %s) "

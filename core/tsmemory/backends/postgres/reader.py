@@ -43,24 +43,25 @@ def minute(time: int) -> int:
     return time // 60_000_000
 
 
-class Reader:
-    """The reading primitives over one layout."""
+_SESSION = (
+    f"SELECT {SESSION_COLUMNS} FROM {{sessions}} s "
+    f"WHERE s.user_id = %(user_id)s AND s.session_id = %(session_id)s AND {LIVE}"
+)
+_MESSAGES = (
+    f"SELECT {MESSAGE_COLUMNS} FROM {{messages}} m "
+    f"WHERE {_OF} AND m.message_id = ANY(%(ids)s::text[])"
+)
 
-    def __init__(self, layout: Layout) -> None:
-        self._fill = layout.fill
-        self._session = self._fill(
-            f"SELECT {SESSION_COLUMNS} FROM {{sessions}} s "
-            f"WHERE s.user_id = %(user_id)s AND s.session_id = %(session_id)s AND {LIVE}"
-        )
-        self._messages = self._fill(
-            f"SELECT {MESSAGE_COLUMNS} FROM {{messages}} m WHERE {_OF} "
-            "AND m.message_id = ANY(%(ids)s::text[])"
-        )
+
+class Reader:
+    """The reading primitives."""
+
+    layout: Layout
 
     # -- sessions ----------------------------------------------------------------------------
 
     def get_session(self, key: Key) -> Steps[Session | CorruptRecordError | None]:
-        statement = (self._session, key_values(key))
+        statement = (self.layout.fill(_SESSION), key_values(key))
         (rows,) = yield fetch(statement, user_id=key.user_id)
         return SessionRow(*rows[0]).session() if rows else None
 
@@ -70,7 +71,7 @@ class Reader:
         if query.where is not None and size is not None:
             size = max(size, _PAGE)
         while True:
-            statement = self._listing(query, after, size)
+            statement = self.list_statement(query, after, size)
             (rows,) = yield fetch(statement, user_id=query.user_id)
             for row in rows:
                 session = SessionRow(*row).session()
@@ -82,7 +83,7 @@ class Reader:
                 return found
             after = session_sort_key(session)
 
-    def _listing(
+    def list_statement(
         self, query: SessionQuery, after: tuple[int, str, str] | None, limit: int | None
     ) -> tuple[str, dict[str, Any]]:
         clauses = [LIVE]
@@ -112,13 +113,13 @@ class Reader:
             f"SELECT {SESSION_COLUMNS} FROM {{sessions}} s WHERE {' AND '.join(clauses)} "
             f"ORDER BY {', '.join(f's.{column} {way}' for column in order)} LIMIT %(limit)s"
         )
-        return self._fill(sql), values
+        return self.layout.fill(sql), values
 
     # -- messages ----------------------------------------------------------------------------
 
     def get_messages(self, key: Key, ids: Sequence[str]) -> Steps[list[Any]]:
         values = {**key_values(key), "ids": [escape_text(mid) for mid in ids]}
-        statement = (self._messages, values)
+        statement = (self.layout.fill(_MESSAGES), values)
         (rows,) = yield fetch(statement, user_id=key.user_id)
         return [message_of(key, *row) for row in rows]
 
@@ -126,9 +127,9 @@ class Reader:
         size = query.limit
         if query.where is not None and size is not None:
             size = max(size, _PAGE)
-        statement = self.statement(key, query, query.after, size)
+        statement = self.read_statement(key, query, query.after, size)
         (rows,) = yield fetch(statement, user_id=key.user_id)
-        read, last = self.parse(key, query, rows)
+        read, last = self.parse_read(key, query, rows)
         if query.where is None:
             return read
         found: list[Any] = []
@@ -142,12 +143,12 @@ class Reader:
             if size is None or len(page) < size:
                 return read._replace(rows=found)
             bare = msgspec.structs.replace(query, total=False, session=False)
-            statement = self.statement(key, bare, last, size)
+            statement = self.read_statement(key, bare, last, size)
             (rows,) = yield fetch(statement, user_id=key.user_id)
-            following, last = self.parse(key, bare, rows)
+            following, last = self.parse_read(key, bare, rows)
             page = following.rows
 
-    def statement(
+    def read_statement(
         self, key: Key, query: MessageQuery, after: Position | None, limit: int | None
     ) -> tuple[str, dict[str, Any]]:
         """The statement of a read; its rows are (part, create_time, message_id, body)."""
@@ -187,10 +188,12 @@ class Reader:
         if parts:
             unions = " UNION ALL ".join(["SELECT * FROM tail", *parts])
             tail = f"WITH tail AS MATERIALIZED ({tail}) {unions}"
-        return self._fill(tail), values
+        return self.layout.fill(tail), values
 
-    def parse(self, key: Key, query: MessageQuery, rows: list[Any]) -> tuple[Read, Position | None]:
-        """What the rows of `statement` say, and the position of the last message in them."""
+    def parse_read(
+        self, key: Key, query: MessageQuery, rows: list[Any]
+    ) -> tuple[Read, Position | None]:
+        """What the rows of `read_statement` say, and the position of the last message in them."""
         tail: list[Any] = []
         pinned: list[Any] = []
         total, session, last = (0 if query.total else None), None, None

@@ -24,7 +24,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tsmemory.backends.postgres.layout import Layout
 from tsmemory.backends.postgres.reader import Reader, key_values
 from tsmemory.backends.postgres.rows import (
     MAX_BODY,
@@ -96,80 +95,56 @@ WHERE (s.expires_at IS NULL OR s.expires_at > {{now}})
     AND (SELECT m.session FROM {{messages}} m
         WHERE m.session = s.id AND m.message_id = ANY(%(ids)s::text[]) LIMIT 1) IS NULL
 """
-_LOCK = (
-    f"SELECT {SESSION_COLUMNS} FROM {{sessions}} s "
-    "WHERE s.user_id = %(user_id)s AND s.session_id = %(session_id)s FOR UPDATE"
+_APPEND_BY_VERSION: dict[int | None, str] = {
+    0: _APPEND.replace("{on_conflict}", "DO NOTHING"),
+    None: _APPEND.replace("{on_conflict}", "DO UPDATE" + _UPDATE),
+}
+"""For a session that must not be there, and for one at any version."""
+_APPEND_AT_VERSION = (
+    f"WITH written AS (UPDATE {{sessions}} AS s{_UPDATE}    AND s.user_id = %(user_id)s "
+    "AND s.session_id = %(session_id)s AND s.version = %(version)s RETURNING s.*"
+) + _APPEND[_APPEND.index("\n), inserted") :]
+
+# Steps 4 and 5.
+_KEY = "s.user_id = %(user_id)s AND s.session_id = %(session_id)s"
+_OF = f"m.session = (SELECT s.id FROM {{sessions}} s WHERE {_KEY})"
+_NAMED = f"{_OF} AND m.message_id = ANY(%(ids)s::text[])"
+_EARLIER = f"{_OF} AND (m.create_time, m.message_id) <= (%(time)s, %(id)s)"
+_CLOCK = "SELECT {now}"
+_LOCK = f"SELECT {SESSION_COLUMNS} FROM {{sessions}} s WHERE {_KEY} FOR UPDATE"
+_SELECT_ALL = (
+    f"SELECT {MESSAGE_COLUMNS} FROM {{messages}} m WHERE {_OF} ORDER BY m.create_time, m.message_id"
 )
-_OF = (
-    "m.session = (SELECT s.id FROM {sessions} s "
-    "WHERE s.user_id = %(user_id)s AND s.session_id = %(session_id)s)"
-)
+_SELECT_NAMED = f"SELECT {MESSAGE_COLUMNS} FROM {{messages}} m WHERE {_NAMED}"
+_POSITIONS = f"SELECT m.create_time, m.message_id FROM {{messages}} m WHERE {_NAMED}"
+_COUNT_EARLIER = f"SELECT count(*) FROM {{messages}} m WHERE {_EARLIER}"
+_DELETE_EARLIER = f"DELETE FROM {{messages}} m WHERE {_EARLIER}"
+_DELETE_NAMED = f"DELETE FROM {{messages}} m WHERE {_NAMED}"
+_DELETE_ALL = f"DELETE FROM {{messages}} m WHERE {_OF}"
 _COLUMNS = (
     "user_id", "session_id", "create_time", "update_time", "version", "message_count", "last_time",
     "ttl", "expires_at", "title", "summary", "metadata", "metadata_exact",
 )  # fmt: skip
+_BEGIN = (
+    f"INSERT INTO {{sessions}} ({', '.join(_COLUMNS)}) "
+    f"VALUES ({', '.join(f'%({name})s' for name in _COLUMNS)})"
+)
+_UPDATE_SESSION = (
+    f"UPDATE {{sessions}} AS s SET {', '.join(f'{name} = %({name})s' for name in _COLUMNS[2:])} "
+    f"WHERE {_KEY}"
+)
+_INSERT = f"""
+INSERT INTO {{messages}} (session, create_time, message_id, user_id, pinned, body, exact)
+SELECT s.id, m.time, m.id, s.user_id, m.pinned, m.body::jsonb,
+    (CASE m.exact WHEN '' THEN m.body ELSE m.exact END)::json
+FROM {{sessions}} s, unnest(%(times)s::bigint[], %(ids)s::text[], %(pinned)s::boolean[],
+    %(bodies)s::text[], %(exacts)s::text[]) AS m (time, id, pinned, body, exact)
+WHERE {_KEY}
+"""
 
 
-class Writer:
-    """The writing primitives over one layout."""
-
-    def __init__(self, layout: Layout, reader: Reader) -> None:
-        fill = layout.fill
-        self._reader = reader
-        self._append = {
-            # A session that must not be there; one at any version; one at the version given.
-            0: fill(_APPEND.format_map(_Keep(on_conflict="DO NOTHING"))),
-            None: fill(_APPEND.format_map(_Keep(on_conflict="DO UPDATE " + _UPDATE))),
-        }
-        self._append_at = fill(
-            "WITH written AS (UPDATE {sessions} AS s "
-            + _UPDATE
-            + "AND s.user_id = %(user_id)s AND s.session_id = %(session_id)s "
-            "AND s.version = %(version)s RETURNING s.*" + _APPEND[_APPEND.index("\n), inserted") :]
-        )
-        self._lock = fill(_LOCK)
-        self._clock = fill("SELECT {now}")
-        self._touched = fill(
-            f"SELECT {MESSAGE_COLUMNS} FROM {{messages}} m "
-            f"WHERE {_OF} AND m.message_id = ANY(%(ids)s::text[])"
-        )
-        self._all = fill(
-            f"SELECT {MESSAGE_COLUMNS} FROM {{messages}} m "
-            f"WHERE {_OF} ORDER BY m.create_time, m.message_id"
-        )
-        self._positions = fill(
-            f"SELECT m.create_time, m.message_id FROM {{messages}} m "
-            f"WHERE {_OF} AND m.message_id = ANY(%(ids)s::text[])"
-        )
-        self._through = fill(
-            f"SELECT count(*) FROM {{messages}} m "
-            f"WHERE {_OF} AND (m.create_time, m.message_id) <= (%(time)s, %(id)s)"
-        )
-        self._delete_through = fill(
-            f"DELETE FROM {{messages}} m "
-            f"WHERE {_OF} AND (m.create_time, m.message_id) <= (%(time)s, %(id)s)"
-        )
-        self._delete_all = fill("DELETE FROM {messages} m WHERE m.session = %(id)s")
-        self._delete = fill(
-            f"DELETE FROM {{messages}} m WHERE {_OF} AND m.message_id = ANY(%(ids)s)"
-        )
-        self._begin = fill(
-            f"INSERT INTO {{sessions}} ({', '.join(_COLUMNS)}) "
-            f"VALUES ({', '.join(f'%({name})s' for name in _COLUMNS)})"
-        )
-        self._update = fill(
-            f"UPDATE {{sessions}} SET {', '.join(f'{name} = %({name})s' for name in _COLUMNS[2:])} "
-            "WHERE user_id = %(user_id)s AND session_id = %(session_id)s"
-        )
-        self._insert = fill(
-            "INSERT INTO {messages} "
-            "(session, create_time, message_id, user_id, pinned, body, exact) "
-            "SELECT s.id, m.time, m.id, s.user_id, m.pinned, m.body::jsonb, "
-            "(CASE m.exact WHEN '' THEN m.body ELSE m.exact END)::json FROM {sessions} s, "
-            "unnest(%(times)s::bigint[], %(ids)s::text[], %(pinned)s::boolean[], "
-            "%(bodies)s::text[], %(exacts)s::text[]) AS m (time, id, pinned, body, exact) "
-            "WHERE s.user_id = %(user_id)s AND s.session_id = %(session_id)s"
-        )
+class Writer(Reader):
+    """The writing primitives."""
 
     # -- the primitives ----------------------------------------------------------------------
 
@@ -181,20 +156,23 @@ class Writer:
     ) -> Steps[tuple[Outcome, Read]]:
         outcome, read = yield from self._commit(key, change, query)
         if read is None:
-            read = yield from self._reader.read(key, query)
+            read = yield from self.read(key, query)
         return outcome, read
 
-    def rewrite(self, key: Key, decide: Decide, ids: Sequence[str] | None) -> Steps[Outcome]:
+    def rewrite(self, key: Key, decide: Decide, ids: Sequence[str] | None = None) -> Steps[Outcome]:
         """Lock, read, decide and write in one transaction: appenders wait meanwhile."""
 
         def program() -> Steps[Outcome]:
             values = key_values(key)
             if ids is None:
-                reading = (self._all, values)
+                reading = (self.layout.fill(_SELECT_ALL), values)
             else:
-                reading = (self._touched, {**values, "ids": [escape_text(mid) for mid in ids]})
+                reading = (
+                    self.layout.fill(_SELECT_NAMED),
+                    {**values, "ids": [escape_text(mid) for mid in ids]},
+                )
             heads, ((now,),), rows = yield lambda transaction: transaction.read(
-                (self._lock, values), (self._clock, None), reading
+                (self.layout.fill(_LOCK), values), (self.layout.fill(_CLOCK), None), reading
             )
             head = SessionRow(*heads[0]).head() if heads else None
             if head is not None and is_expired(head.session, now):
@@ -217,22 +195,22 @@ class Writer:
         bodies = encode_bodies(change, MAX_BODY)
         if _only_appends(change):
             messages = list({m.message_id: m for m in change.append}.values())
-            statements = [self._statement(key, change, messages, bodies)]
+            statements = [self.append_statement(key, change, messages, bodies)]
             if query is not None and query.where is None:
-                statements.append(self._reader.statement(key, query, query.after, query.limit))
+                statements.append(self.read_statement(key, query, query.after, query.limit))
             results = yield lambda client: client.attempt(*statements, user_id=key.user_id)
             if results and results[0]:
                 outcome = _outcome(change, messages, SessionRow(*results[0][0]))
                 if len(statements) == 1:
                     return outcome, None
                 assert query is not None
-                return outcome, self._reader.parse(key, query, results[1])[0]
+                return outcome, self.parse_read(key, query, results[1])[0]
         outcome = yield lambda client: client.transaction(
             lambda: self._template(key, change, bodies), key.user_id
         )
         return outcome, None
 
-    def _statement(
+    def append_statement(
         self, key: Key, change: Change, messages: list[Message], bodies: Mapping[str, bytes]
     ) -> tuple[str, dict[str, Any]]:
         values = {
@@ -243,7 +221,8 @@ class Writer:
             "default_ttl": change.default_ttl,
             "version": change.if_version,
         }
-        return self._append.get(change.if_version, self._append_at), values
+        sql = _APPEND_BY_VERSION.get(change.if_version, _APPEND_AT_VERSION)
+        return self.layout.fill(sql), values
 
     # -- the template ------------------------------------------------------------------------
 
@@ -260,11 +239,11 @@ class Writer:
             others += map(escape_text, change.delete)
             through = change.delete_through or Position(-1, "")
             rows, ((now,),), found, positions, ((count,),) = yield lambda tx: tx.read(
-                (self._lock, values),
-                (self._clock, None),
-                (self._touched, {**values, "ids": appended}),
-                (self._positions, {**values, "ids": others}),
-                (self._through, {**values, **_position(through)}),
+                (self.layout.fill(_LOCK), values),
+                (self.layout.fill(_CLOCK), None),
+                (self.layout.fill(_SELECT_NAMED), {**values, "ids": appended}),
+                (self.layout.fill(_POSITIONS), {**values, "ids": others}),
+                (self.layout.fill(_COUNT_EARLIER), {**values, **_position(through)}),
             )
             clock.append(now)
             row = SessionRow(*rows[0]) if rows else None
@@ -287,20 +266,26 @@ class Writer:
             written = session_values(plan.head)
             statements: list[tuple[str, Any]] = []
             if row is not None and expired:
-                statements.append((self._delete_all, {"id": row.id}))
-            statements.append((self._update if row else self._begin, written))
+                statements.append((self.layout.fill(_DELETE_ALL), values))
+            statements.append((self.layout.fill(_UPDATE_SESSION if row else _BEGIN), written))
             if change.delete_through is not None and not expired:
                 statements.append(
-                    (self._delete_through, {**values, **_position(change.delete_through)})
+                    (
+                        self.layout.fill(_DELETE_EARLIER),
+                        {**values, **_position(change.delete_through)},
+                    )
                 )
             removed = [*plan.delete, *(m.message_id for m in plan.overwrite)]
             if removed:
                 ids = [escape_text(mid) for mid in removed]
-                statements.append((self._delete, {**values, "ids": ids}))
+                statements.append((self.layout.fill(_DELETE_NAMED), {**values, "ids": ids}))
             if messages := plan.insert + plan.overwrite:
                 times = [m.create_time for m in messages]
                 statements.append(
-                    (self._insert, {**values, **_columns(messages, bodies), "times": times})
+                    (
+                        self.layout.fill(_INSERT),
+                        {**values, **_columns(messages, bodies), "times": times},
+                    )
                 )
             yield lambda tx: tx.write(*statements)
 
@@ -309,13 +294,6 @@ class Writer:
                 key, change, clock=lambda: clock[-1], load=load, apply=apply, bodies=bodies
             )
         )
-
-
-class _Keep(dict[str, str]):
-    """For filling in some of a text's braces, and leaving the others."""
-
-    def __missing__(self, name: str) -> str:
-        return f"{{{name}}}"
 
 
 def _only_appends(change: Change) -> bool:

@@ -255,7 +255,7 @@ class Store(StoreSearch):
         self.backend.close()
 
     async def aclose(self) -> None:
-        """Same as `close`, for asyncio; closes both colours."""
+        """Same as `close`, for asyncio; closes what both modes opened."""
         await self.backend.aclose()
 
     def __enter__(self) -> Store:

@@ -57,7 +57,7 @@ REWRITE_SECONDS = 30.0
 
 
 class Backend(ABC):
-    """One engine. See the module for the law."""
+    """One engine. See the module for the contract."""
 
     capabilities: Capabilities = Capabilities()
     clock: Callable[[], int]
@@ -169,10 +169,10 @@ class Backend(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release what the backend itself opened, in the synchronous colour. Idempotent."""
+        """Release what the backend itself opened, for sync callers. Idempotent."""
 
     async def aclose(self) -> None:
-        """Release what the backend itself opened, in both colours. Idempotent."""
+        """Release what the backend itself opened, for sync and async callers. Idempotent."""
         self.close()
 
 

@@ -7,7 +7,7 @@
         def engine(self, tmp_path):
             return Engine(open=lambda: MyBackend(tmp_path / "data"))
 
-runs every line of the law over it, in both colours. `run_against_oracle` adds random operations,
+runs every line of the contract over it, sync and async. `run_against_oracle` adds random operations,
 compared with a plain dict.
 """
 

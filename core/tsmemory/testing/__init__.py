@@ -7,8 +7,8 @@
         def engine(self, tmp_path):
             return Engine(open=lambda: MyBackend(tmp_path / "data"))
 
-runs every line of the contract over it, sync and async. `run_against_oracle` adds random operations,
-compared with a plain dict.
+runs every line of the contract over it, sync and async. `run_against_oracle` adds random
+operations, compared with a plain dict.
 """
 
 from __future__ import annotations

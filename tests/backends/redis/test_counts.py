@@ -9,8 +9,9 @@ import pytest
 
 from tsmemory import Message, Store
 from tsmemory.backends.redis import RedisBackend
+from tsmemory.backends.redis.calls import Call
 from tsmemory.backends.redis.layout import SHARDS
-from tsmemory.backends.redis.wire import Call, Wire
+from tsmemory.backends.redis.wire import Wire
 from tsmemory.testing.servers.redis import RedisCluster, RedisServer
 
 _FROM_SCRIPTS = {

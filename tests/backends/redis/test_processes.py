@@ -10,10 +10,10 @@ from tests.backends.redis._checks import check_session, finish, start_writer
 from tsmemory import Store
 from tsmemory.backends.redis import RedisBackend
 
-EACH = int(os.environ.get("TSMEMORY_APPENDS", "200"))
+EACH = int(os.environ.get("TSMEMORY_APPENDS", "100"))
 
 
-@pytest.mark.parametrize("kind", ["valkey", "redis_6", "cluster"])
+@pytest.mark.parametrize("kind", ["redis_6", "cluster"])
 def test_eight_processes(request: pytest.FixtureRequest, kind: str, prefix: str) -> None:
     url = request.getfixturevalue(kind).url
     writers = [start_writer(url, prefix, f"w{i}", EACH) for i in range(8)]

@@ -100,7 +100,7 @@ def test_nothing_is_seen_before_the_last_slice(
     before = [m.text for m in batch("a")]
     lease = KeyNames(prefix).session(Key("u", "s")).keys[4]
     other = Store(RedisBackend.from_url(server.url, prefix=prefix))
-    for die_at in (None, 2, 4, 6):
+    for die_at in (None, 2, 4, 6) if server.kind == "valkey-server" else (4,):
         store.conversation("s", user_id="u").delete()
         store.conversation("s", user_id="u").append(*batch("a"))
         writer = Watched(change, die_at)

@@ -17,27 +17,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from tsmemory.backends.redis import scripts
+from tsmemory.backends.redis.calls import Call
 from tsmemory.backends.redis.layout import changed_fields, state_of, store_id, update_time_of
-from tsmemory.backends.redis.reader import lost
-from tsmemory.backends.redis.server import RedisServer
-from tsmemory.backends.redis.wire import Call
-from tsmemory.backends.redis.writer import (
+from tsmemory.backends.redis.loading import (
     LEASE_MS,
     SLICE_BYTES,
     SLICE_ROWS,
     Snapped,
     StaleError,
     Waiting,
-    Written,
     hold,
-    in_order,
-    load_for,
-    loaded,
     release,
     repair,
-    settle,
-    write,
 )
+from tsmemory.backends.redis.reader import lost
+from tsmemory.backends.redis.server import RedisServer
+from tsmemory.backends.redis.writer import Written, in_order, load_for, loaded, settle, write
 from tsmemory.engine import commit as template
 from tsmemory.engine.commit import Loaded, Plan
 from tsmemory.engine.log import get_logger, hashed

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tsmemory.backends.redis.wire import Call
+from tsmemory.backends.redis.calls import Call
 from tsmemory.engine.records import Finding
 
 __all__ = ["findings", "questions"]

@@ -8,11 +8,11 @@ from operator import methodcaller
 from typing import Any
 
 from tsmemory.backends.redis import scripts
+from tsmemory.backends.redis.calls import Call, plain, scripted
 from tsmemory.backends.redis.layout import SessionKeys, parse_row, read_row
 from tsmemory.backends.redis.reader import lost, read_session
 from tsmemory.backends.redis.server import RedisServer
 from tsmemory.backends.redis.session_index import Entry, is_settled, scan_page, sweep
-from tsmemory.backends.redis.wire import Call, plain, scripted
 from tsmemory.backends.redis.writer import place
 from tsmemory.engine.records import Key
 from tsmemory.engine.steps import Steps

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from importlib import resources
 
-from tsmemory.backends.redis.wire import Script
+from tsmemory.backends.redis.calls import Script
 
 __all__ = [
     "APPEND", "APPLY", "ERASE", "FINISH", "HEAD", "LEASE", "LIST", "LOAD", "LOOK", "PLACE", "READ",

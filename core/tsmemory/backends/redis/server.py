@@ -10,10 +10,12 @@ from typing import Any
 
 import redis.exceptions as driver
 
+from tsmemory.backends.redis.async_wire import AsyncWire
+from tsmemory.backends.redis.calls import Aside, Call, Script, scripted
 from tsmemory.backends.redis.client import Target, is_async, is_cluster
 from tsmemory.backends.redis.health import findings, questions
 from tsmemory.backends.redis.layout import KeyNames
-from tsmemory.backends.redis.wire import Aside, AsyncWire, Call, Script, Wire, scripted
+from tsmemory.backends.redis.wire import Wire
 from tsmemory.engine.contract import now_us
 from tsmemory.engine.log import get_logger
 from tsmemory.engine.network import ErrorClass, NetworkBackend

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tsmemory.backends.redis import scripts
+from tsmemory.backends.redis.calls import Call, scripted
 from tsmemory.backends.redis.layout import SHARDS, SessionKeys, parse_member
 from tsmemory.backends.redis.reader import read_session
 from tsmemory.backends.redis.server import RedisServer
-from tsmemory.backends.redis.wire import Call, scripted
 from tsmemory.backends.redis.writer import place
 from tsmemory.engine.records import Key, SessionQuery
 from tsmemory.engine.rows import passes

@@ -19,111 +19,30 @@ of a connection, the nodes are asked for anew before the next exchange.
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import os
-import sys
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import redis.exceptions as driver
 
-from tsmemory.backends.redis.client import adisconnect, disconnect, is_cluster
+from tsmemory.backends.redis.calls import Aside, Call, ForeignReplyError, plain
+from tsmemory.backends.redis.client import disconnect, is_cluster
 from tsmemory.engine.log import get_logger
 
-if sys.version_info >= (3, 11):
-    from asyncio import timeout as _timeout
-else:  # redis-py depends on it there
-    from async_timeout import timeout as _timeout  # type: ignore[import-not-found]
-
-__all__ = ["AsyncWire", "Call", "ForeignReplyError", "Script", "Wire", "plain"]
+__all__ = ["Wire", "Wires", "redirects"]
 
 _log = get_logger("redis")
 _DEFAULT_LIMIT = 50  # connections
 _LARGEST_LIMIT = 10_000  # where a client sets none
-_CHECK_AFTER = 1.0  # seconds idle after which the server may have closed a connection
-_numbers = itertools.count()
-_PROCESS = os.urandom(4).hex()
+CHECK_AFTER = 1.0  # seconds idle after which the server may have closed a connection
 
 
-class ForeignReplyError(driver.ConnectionError):
-    """The reply to another command was read."""
-
-
-class Script(NamedTuple):
-    """A script and the name by which the server knows it."""
-
-    text: str
-    sha: str
-
-
-class Call(NamedTuple):
-    """A script, or a plain command, with its keys and arguments."""
-
-    script: Script | None
-    keys: Sequence[str | bytes]
-    args: Sequence[Any] = ()
-    node: Any = None
-    """The Cluster's node to ask; None: the one that has the keys."""
-    number: bytes = b""
-    """What a script's reply begins with."""
-
-    def pack(self, *, whole: bool = False) -> bytes:
-        """The command as it is sent; `whole` sends the script itself, which loads it."""
-        script = self.script
-        if script is None:
-            return _pack(self.args)
-        verb, name = ("EVAL", script.text) if whole else ("EVALSHA", script.sha)
-        return _pack((verb, name, len(self.keys), *self.keys, *self.args, self.number))
-
-    def answer(self, reply: Any) -> Any:
-        """What a reply holds for this call.
-
-        Raises:
-            ForeignReplyError: it answers another.
-        """
-        if self.script is None or isinstance(reply, Exception):
-            return reply
-        if type(reply) is not list or len(reply) != 2 or reply[0] != self.number:
-            raise ForeignReplyError("a reply to another command was read")
-        return reply[1]
-
-
-def scripted(
-    script: Script, keys: Sequence[str | bytes], args: Sequence[Any] = (), node: Any = None
-) -> Call:
-    """A call of a script, numbered."""
-    return Call(script, keys, args, node, f"{_PROCESS}.{next(_numbers):x}".encode())
-
-
-def plain(*args: Any, node: Any = None) -> Call:
-    """A plain command; its first argument after the name is its key, unless `node` is given."""
-    return Call(None, args[1:2] if node is None else (), args, node)
-
-
-def _pack(parts: Iterable[Any]) -> bytes:
-    """A command in the protocol's form: https://valkey.io/topics/protocol/."""
-    packed = [b""]
-    for part in parts:
-        data = part if isinstance(part, bytes) else str(part).encode()
-        packed += (b"$%d\r\n" % len(data), data, b"\r\n")
-    packed[0] = b"*%d\r\n" % (len(packed) // 3)
-    return b"".join(packed)
-
-
-class Aside(NamedTuple):
-    """Questions that go along with a client's first exchange, and what hears the replies."""
-
-    questions: Callable[[Any], Sequence[Call]]
-    hear: Callable[[list[Any]], None]
-
-
-class _Group(NamedTuple):
+class Group(NamedTuple):
     """The calls of an exchange that go to one node."""
 
     node: str
@@ -131,7 +50,7 @@ class _Group(NamedTuple):
     calls: list[tuple[int, Call]]
 
 
-class _Wires(ABC):
+class Wires(ABC):
     """What both modes share: idle connections by node, and which calls go where."""
 
     def __init__(self, client: Any, *, owns: bool, ask_aside: Aside | None = None) -> None:
@@ -145,18 +64,18 @@ class _Wires(ABC):
         limit = getattr(pool, "max_connections", None) or _DEFAULT_LIMIT
         self._limit = min(limit, _LARGEST_LIMIT)
 
-    def _route(self, calls: Sequence[Call]) -> list[_Group]:
+    def _route(self, calls: Sequence[Call]) -> list[Group]:
         if not self._is_cluster:
             pool = self.client.connection_pool
             opener = self._open_by(pool.connection_class, pool.connection_kwargs)
-            return [_Group("", opener, list(enumerate(calls)))]
-        groups: dict[str, _Group] = {}
+            return [Group("", opener, list(enumerate(calls)))]
+        groups: dict[str, Group] = {}
         for i, call in enumerate(calls):
             node = call.node or self.client.get_node_from_key(_text(call.keys[0]))
             if node is None:
                 raise driver.ClusterDownError("no node has the slot")
             if node.name not in groups:
-                groups[node.name] = _Group(node.name, self._opener(node), [])
+                groups[node.name] = Group(node.name, self._opener(node), [])
             groups[node.name].calls.append((i, call))
         return list(groups.values())
 
@@ -198,7 +117,7 @@ class _Wires(ABC):
         for i, reply in enumerate(replies):
             if isinstance(reply, driver.NoScriptError):
                 missing.append(i)
-            elif isinstance(reply, Exception) and not _redirects(reply):
+            elif isinstance(reply, Exception) and not redirects(reply):
                 raise reply
         return missing
 
@@ -210,7 +129,7 @@ class _Wires(ABC):
                 _log.warning("a foreign reply was read: its connection is closed")
 
 
-def _redirects(reply: Any) -> bool:
+def redirects(reply: Any) -> bool:
     return isinstance(reply, driver.AskError) and not isinstance(reply, driver.MovedError)
 
 
@@ -218,7 +137,7 @@ def _text(key: str | bytes) -> str:
     return key if isinstance(key, str) else key.decode()
 
 
-class Wire(_Wires):
+class Wire(Wires):
     """Exchanges of the sync mode, for any number of threads."""
 
     def __init__(self, client: Any, *, owns: bool, ask_aside: Aside | None = None) -> None:
@@ -250,14 +169,14 @@ class Wire(_Wires):
                 for i, reply in zip(missing, found, strict=True):
                     replies[i] = reply
             for i, reply in enumerate(replies):
-                if _redirects(reply):
+                if redirects(reply):
                     replies[i] = self._ask_elsewhere(calls[i], reply)
             return replies
         except Exception as error:
             self._note(error)
             raise
 
-    def _exchange(self, groups: list[_Group], count: int, *, whole: bool) -> list[Any]:
+    def _exchange(self, groups: list[Group], count: int, *, whole: bool) -> list[Any]:
         replies: list[Any] = [None] * count
         held: list[tuple[str, Any]] = []
         try:
@@ -279,13 +198,13 @@ class Wire(_Wires):
             self._idle[node].append((connection, now))
         return replies
 
-    def _take(self, group: _Group) -> Any:
+    def _take(self, group: Group) -> Any:
         deadline = None
         while True:
             spare = self._spare(group.node)
             if spare is not None:
                 connection, since = spare
-                if time.monotonic() - since > _CHECK_AFTER and not _is_quiet(connection):
+                if time.monotonic() - since > CHECK_AFTER and not _is_quiet(connection):
                     connection.disconnect()
                 return connection
             with self._lock:
@@ -301,7 +220,7 @@ class Wire(_Wires):
 
     def _ask_elsewhere(self, call: Call, error: Any) -> Any:
         opener = self._opener(self._node_at(error.host, error.port))
-        group = _Group("", opener, [(0, plain("ASKING")), (1, call)])
+        group = Group("", opener, [(0, plain("ASKING")), (1, call)])
         connection = None
         try:
             connection = opener()
@@ -366,143 +285,5 @@ def _is_quiet(connection: Any) -> bool:
     """Whether a connection is as it was left: open, with nothing to read."""
     try:
         return not connection.can_read()
-    except (driver.RedisError, OSError):
-        return False
-
-
-class AsyncWire(_Wires):
-    """Exchanges of the async mode, on one event loop."""
-
-    def __init__(self, client: Any, *, owns: bool, ask_aside: Aside | None = None) -> None:
-        super().__init__(client, owns=owns, ask_aside=ask_aside)
-        self._timeout: float | None = None
-        self._permits = asyncio.Semaphore(self._limit)
-        self._starting = asyncio.Lock()
-        self._stale = self._is_cluster  # its nodes are not known yet
-
-    async def ask(self, calls: Sequence[Call]) -> list[Any]:
-        """Same as `Wire.ask`."""
-        try:
-            async with self._permits:
-                if self._stale:
-                    await self._refresh()
-                every = self._beside(calls)
-                replies = await self._exchange(self._route(every), len(every), whole=False)
-                replies = self._hear(len(calls), replies)
-                missing = self._finish(calls, replies)
-                if missing:
-                    again = [calls[i] for i in missing]
-                    found = await self._exchange(self._route(again), len(again), whole=True)
-                    self._finish(again, found)
-                    for i, reply in zip(missing, found, strict=True):
-                        replies[i] = reply
-                for i, reply in enumerate(replies):
-                    if _redirects(reply):
-                        replies[i] = await self._ask_elsewhere(calls[i], reply)
-                return replies
-        except Exception as error:
-            self._note(error)
-            raise
-
-    async def _exchange(self, groups: list[_Group], count: int, *, whole: bool) -> list[Any]:
-        replies: list[Any] = [None] * count
-        held: list[tuple[str, Any]] = []
-        try:
-            async with _timeout(self._timeout):
-                for group in groups:  # 1, 2
-                    held.append((group.node, await self._take(group)))
-                    await held[-1][1].connect()
-                    data = b"".join([call.pack(whole=whole) for _, call in group.calls])
-                    await held[-1][1].send_packed_command([data])
-                for group, (_, connection) in zip(groups, held, strict=True):
-                    for i, call in group.calls:
-                        replies[i] = call.answer(await _aread(connection))  # 4
-        except BaseException:  # 3
-            for _, connection in held:
-                await connection.disconnect(nowait=True)
-            raise
-        now = time.monotonic()
-        for node, connection in held:
-            self._idle[node].append((connection, now))
-        return replies
-
-    async def _take(self, group: _Group) -> Any:
-        spare = self._spare(group.node)
-        if spare is None:
-            return group.open()
-        connection, since = spare
-        if time.monotonic() - since > _CHECK_AFTER and not await _ais_quiet(connection):
-            await connection.disconnect(nowait=True)
-        return connection
-
-    async def _ask_elsewhere(self, call: Call, error: Any) -> Any:
-        node = self.client.nodes_manager.get_node(host=error.host, port=error.port)
-        if node is None:
-            raise driver.ClusterDownError("a redirection to an unknown node")
-        connection = self._opener(node)()
-        try:
-            data = plain("ASKING").pack() + call.pack(whole=True)
-            async with _timeout(self._timeout):
-                await connection.send_packed_command([data])
-                await _aread(connection)
-                reply = call.answer(await _aread(connection))
-        finally:
-            await connection.disconnect(nowait=True)
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
-
-    def _opener(self, node: Any) -> Callable[[], Any]:
-        return self._open_by(node.connection_class, node.connection_kwargs)
-
-    def _open_by(self, kind: Any, options: dict[str, Any]) -> Callable[[], Any]:
-        # One time limit for the whole exchange: redis-py's own costs a task for each write.
-        self._timeout = options.get("socket_timeout")
-        connect = options.get("socket_connect_timeout") or self._timeout
-        limits = {"socket_timeout": None, "socket_connect_timeout": connect}
-        return lambda: kind(**{**options, **limits})
-
-    async def _refresh(self) -> None:
-        # One at a time: redis-py's own start lets others see half of it.
-        async with self._starting:
-            if not self._stale:
-                return
-            await self.drop_idle()
-            if self._is_cluster:
-                await self.client.initialize()
-                await self.client.nodes_manager.initialize()
-            self._stale = False
-
-    async def nodes(self) -> list[Any]:
-        """Same as `Wire.nodes`."""
-        if not self._is_cluster:
-            return [None]
-        if self._stale:
-            await self._refresh()
-        return list(self.client.get_primaries())
-
-    async def drop_idle(self) -> None:
-        """Close the connections that no exchange uses."""
-        for spares in list(self._idle.values()):
-            while spares:
-                await spares.pop()[0].disconnect()
-
-    async def close(self) -> None:
-        """Close the idle connections, and the client unless it was passed in."""
-        await self.drop_idle()
-        if self._owns:
-            await adisconnect(self.client)
-
-
-async def _aread(connection: Any) -> Any:
-    try:
-        return await connection.read_response(disable_decoding=True)
-    except driver.ResponseError as error:
-        return error
-
-
-async def _ais_quiet(connection: Any) -> bool:
-    try:
-        return not await connection.can_read()
     except (driver.RedisError, OSError):
         return False

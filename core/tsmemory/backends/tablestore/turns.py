@@ -50,7 +50,8 @@ class Turn:
 
     Args:
         name: the session, across every store of this process.
-        owner: only commits of one owner are committed together.
+        owner: what the commit is made with (credentials, layout, clock): only commits of equal
+            owners are committed together, whichever stores they come from.
         change: what to commit; None where it must not be known before the turn comes.
         encoded: its messages by id.
     """
@@ -100,7 +101,7 @@ class Turn:
             size = sum(one.size for one in self.encoded.values())
             for turn in list(queue)[1:]:
                 change = turn.change
-                if turn.owner is not self.owner or change is None or not _is_plain(change):
+                if turn.owner != self.owner or change is None or not _is_plain(change):
                     break
                 more = {message.message_id for message in change.append}
                 size += sum(one.size for one in turn.encoded.values())

@@ -89,10 +89,19 @@ class Writer:
 
     Args:
         scope: names the tables, across every store of this process.
+        owner: what commits are made with, compared by equality (`Turn`).
     """
 
-    def __init__(self, scope: object, reader: Reader, recovery: Recovery, eraser: Eraser) -> None:
+    def __init__(
+        self,
+        scope: object,
+        owner: Callable[[], object],
+        reader: Reader,
+        recovery: Recovery,
+        eraser: Eraser,
+    ) -> None:
         self.scope = scope
+        self.owner = owner
         self.layout = reader.layout
         self.reader = reader
         self.recovery = recovery
@@ -103,7 +112,7 @@ class Writer:
 
     def commit(self, key: Key, change: Change) -> Steps[Outcome]:
         encoded = self._encode(key, change)
-        turn = Turn((self.scope, key), self, change, encoded)
+        turn = Turn((self.scope, key), self.owner(), change, encoded)
         try:
             turn.join()
             yield turn.wait
@@ -147,7 +156,7 @@ class Writer:
     def rewrite(self, key: Key, decide: Decide, ids: Sequence[str] | None) -> Steps[Outcome]:
         """Read, decide, commit on the condition that the version is still the same; after a loss,
         under a lease."""
-        turn = Turn((self.scope, key), self, None, {})
+        turn = Turn((self.scope, key), self.owner(), None, {})
         try:
             turn.join()
             yield turn.wait

@@ -105,9 +105,11 @@ def read_file(
         path = getattr(source, "file_path", getattr(source, "name", source))
         name = Path(path).stem if isinstance(path, (str, Path)) else "history"
     source = getattr(source, "file_path", source)  # the history itself
-    data = read_bytes(source)
+    content = read_bytes(source)
     try:
-        text = data if encoding.lower().replace("_", "-") == "utf-8" else data.decode(encoding)
+        text = (
+            content if encoding.lower().replace("_", "-") == "utf-8" else content.decode(encoding)
+        )
         rows = json_in(text)
         if not isinstance(rows, list):
             raise InvalidInputError("not a list of messages")
@@ -194,10 +196,10 @@ def read_redis_lists(
             if _text(client.type(key)) != "list":
                 continue
             rows = client.lrange(key, 0, -1)[::-1]  # the newest is first
-            found = _conversation(user_id, _text(key)[len(key_prefix) :], rows)
-            left = client.pttl(key)
-            found.ttl = left / 1000 if left > 0 else None
-            yield found
+            conversation = _conversation(user_id, _text(key)[len(key_prefix) :], rows)
+            ttl_ms = client.pttl(key)
+            conversation.ttl = ttl_ms / 1000 if ttl_ms > 0 else None
+            yield conversation
 
 
 def read_redis_json(
@@ -227,20 +229,20 @@ def read_redis_json(
             session_id = str(document["session_id"])
             own_id = str(document.get("message_id") or name.rpartition(":")[2])
             sessions.setdefault(session_id, []).append((document["timestamp"], own_id, document))
-            left = client.pttl(key)
-            if left > 0:
-                ttls[session_id] = min(left / 1000, ttls.get(session_id, left / 1000))
+            ttl_ms = client.pttl(key)
+            if ttl_ms > 0:
+                ttls[session_id] = min(ttl_ms / 1000, ttls.get(session_id, ttl_ms / 1000))
     for session_id, documents in sessions.items():
         documents.sort(key=lambda entry: entry[:2])
-        found = _conversation(
+        conversation = _conversation(
             user_id,
             session_id,
             [document for _, _, document in documents],
             [time for time, _, _ in documents],
             [own_id for _, own_id, _ in documents],
         )
-        found.ttl = ttls.get(session_id)
-        yield found
+        conversation.ttl = ttls.get(session_id)
+        yield conversation
 
 
 def _document(raw: Any) -> dict[str, Any]:
@@ -271,17 +273,17 @@ def read_checkpoints(
         for thread, checkpoint_id in sorted(newest.items()):
             problem = Problem(user_id, thread, None, "its checkpoint cannot be read")
             names = {"thread_id": thread, "checkpoint_ns": "", "checkpoint_id": checkpoint_id}
-            found = attempt(lambda: _channel(saver, names, channel), problem)  # noqa: B023
-            if isinstance(found, Problem):
-                yield found
-            elif found is not None:
-                yield _conversation(user_id, thread, found)
+            conversation = attempt(lambda: _channel(saver, names, channel), problem)  # noqa: B023
+            if isinstance(conversation, Problem):
+                yield conversation
+            elif conversation is not None:
+                yield _conversation(user_id, thread, conversation)
 
 
 def _channel(saver: Any, names: dict[str, str], channel: str) -> list[Any] | None:
     """The messages of a checkpoint; None for a graph without."""
-    found = saver.get_tuple({"configurable": names})
-    messages = found.checkpoint["channel_values"].get(channel) if found else None
+    checkpoint = saver.get_tuple({"configurable": names})
+    messages = checkpoint.checkpoint["channel_values"].get(channel) if checkpoint else None
     return messages if isinstance(messages, list) or messages is None else [messages]
 
 
@@ -295,8 +297,8 @@ _NEWEST = (
 def _newest_of(saver: Any) -> dict[str, str]:
     """The newest checkpoint of each thread, by way of a saver's public methods."""
     newest: dict[str, str] = {}
-    for item in saver.list(None):
-        names = item.config["configurable"]
+    for checkpoint in saver.list(None):
+        names = checkpoint.config["configurable"]
         if names.get("checkpoint_ns", "") == "":
             thread = str(names["thread_id"])
             newest[thread] = max(newest.get(thread, ""), names["checkpoint_id"])
@@ -368,11 +370,11 @@ def _conversation(
     for number, row in enumerate(rows, 1):
         time, row_id = micros_of(next(clock, None)), next(names, None)
         problem = Problem(user_id, session_id, None, f"message {number} is not LangChain's")
-        found = attempt(lambda: _message(row, used), problem)  # noqa: B023  # called at once
-        if isinstance(found, Problem):
-            problems.append(found)
+        parsed = attempt(lambda: _message(row, used), problem)  # noqa: B023  # called at once
+        if isinstance(parsed, Problem):
+            problems.append(parsed)
             continue
-        neutral, own_id = found
+        neutral, own_id = parsed
         messages.append(neutral if time is None else _at(neutral, time))
         ids.append(own_id or row_id)
     return Imported(

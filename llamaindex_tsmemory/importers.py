@@ -83,14 +83,14 @@ def read_simple(source: Source, *, user_id: str) -> Iterator[Imported | Problem]
     keys = getattr(source, "store", None)
     if not isinstance(keys, dict):
         try:
-            data = json_in(read_bytes(source))
-            if isinstance(data, str):  # as older releases wrote it: JSON in JSON
-                data = json_in(data)
+            content = json_in(read_bytes(source))
+            if isinstance(content, str):  # as older releases wrote it: JSON in JSON
+                content = json_in(content)
         except InvalidInputError:
             raise
         except ValueError as error:
             raise InvalidInputError(f"not what SimpleChatStore.persist writes: {error}") from error
-        keys = data.get("store") if isinstance(data, dict) else None
+        keys = content.get("store") if isinstance(content, dict) else None
     if not isinstance(keys, dict):
         raise InvalidInputError("not what SimpleChatStore.persist writes: it has no 'store'")
     for key, rows in keys.items():
@@ -115,14 +115,14 @@ def read_redis(source: Source, *, user_id: str, match: str = "*") -> Iterator[Im
         for key in sorted(client.scan_iter(match=match), key=_text):
             if _text(client.type(key)) != "list":
                 continue
-            found = _conversation(user_id, _text(key), client.lrange(key, 0, -1))
-            if not found.messages:
+            conversation = _conversation(user_id, _text(key), client.lrange(key, 0, -1))
+            if not conversation.messages:
                 what = "not what LlamaIndex writes: none of its items is a message"
                 yield Problem(user_id, _text(key), None, what)
                 continue
-            left = client.pttl(key)
-            found.ttl = left / 1000 if left > 0 else None
-            yield found
+            ttl_ms = client.pttl(key)
+            conversation.ttl = ttl_ms / 1000 if ttl_ms > 0 else None
+            yield conversation
 
 
 def read_sql(
@@ -137,8 +137,8 @@ def read_sql(
     """
     with open_sql(source) as db:
         table, sqlalchemy = _table(db, table_name, {"key", "timestamp", "data", "id"})
-        data = sqlalchemy.type_coerce(table.c.data, sqlalchemy.types.NullType())
-        query = sqlalchemy.select(table.c.key, data, table.c.timestamp)
+        content = sqlalchemy.type_coerce(table.c.data, sqlalchemy.types.NullType())
+        query = sqlalchemy.select(table.c.key, content, table.c.timestamp)
         query = query.order_by(table.c.key, table.c.timestamp, table.c.id)
         keys: dict[str, tuple[list[Any], list[Any]]] = {}
         for key, row, time in db.execute(query):
@@ -198,11 +198,11 @@ def _conversation(
     for number, row in enumerate(rows, 1):
         time = micros_of(next(clock, None))
         problem = Problem(user_id, key, None, f"message {number} is not LlamaIndex's")
-        found = attempt(lambda: _message(row), problem)  # noqa: B023  # called at once
-        if isinstance(found, Problem):
-            problems.append(found)
+        parsed = attempt(lambda: _message(row), problem)  # noqa: B023  # called at once
+        if isinstance(parsed, Problem):
+            problems.append(parsed)
         else:
-            messages.append(msgspec.structs.replace(found, create_time=time))
+            messages.append(msgspec.structs.replace(parsed, create_time=time))
     return Imported(session_id=key, user_id=user_id, messages=messages, problems=problems)
 
 

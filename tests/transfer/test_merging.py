@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tsmemory import BackendError, InvalidInputError, Message, Problem, Store, open_store
 from tsmemory.transfer import Imported, Report, import_from, import_sessions
-from tsmemory.transfer.merging import _align, mark_of
+from tsmemory.transfer.alignment import align
+from tsmemory.transfer.merging import mark_of
 
 
 @pytest.fixture
@@ -106,11 +107,11 @@ words = st.lists(st.sampled_from("ab"), max_size=12).map("".join)
 
 @given(words, words)
 def test_an_alignment_pairs_equals_once(old: str, new: str) -> None:
-    pairs = _align(old, new)
+    pairs = align(old, new)
     assert len(set(pairs.values())) == len(pairs)
     assert all(new[j] == old[k] for j, k in pairs.items())
     # What is appended to an unchanged source is new, however often it was said before.
-    assert _align(old, old + new) == {i: i for i in range(len(old))}
+    assert align(old, old + new) == {i: i for i in range(len(old))}
     # All that the source has is stored afterwards, as often as it has it.
     left = Counter(new[j] for j in range(len(new)) if j not in pairs)
     assert not Counter(new) - (Counter(old) + left)
@@ -118,7 +119,7 @@ def test_an_alignment_pairs_equals_once(old: str, new: str) -> None:
 
 def test_a_long_source_is_aligned_in_linear_time() -> None:
     old = [str(i % 7) for i in range(30_000)]
-    pairs = _align(old, [*old[10_000:], "new"])
+    pairs = align(old, [*old[10_000:], "new"])
     assert len(pairs) == 20_000
 
 

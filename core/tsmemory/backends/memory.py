@@ -142,8 +142,8 @@ class MemoryBackend(LocalBackend):
         Raises:
             InvalidInputError: an unknown option.
         """
-        _, found = split_url(url, {"max_sessions": int}, options)
-        return cls(**found)
+        _, settings = split_url(url, {"max_sessions": int}, options)
+        return cls(**settings)
 
     def __repr__(self) -> str:
         return f"MemoryBackend(sessions={len(self._sessions)}, max_sessions={self.max_sessions})"

@@ -118,8 +118,8 @@ def _export(
         fields = {
             name: getattr(session, name) for name in _Exported.__struct_fields__ if name != "record"
         }
-        told = _Exported(**fields, record=msgspec.Raw(encode_session(session)))
-        out.write(b'{"session":' + msgspec.json.encode(told) + b"}\n")
+        exported = _Exported(**fields, record=msgspec.Raw(encode_session(session)))
+        out.write(b'{"session":' + msgspec.json.encode(exported) + b"}\n")
         cursor: str | None = None
         while True:
             page = yield from on(backend, read_page(backend, key, cursor, on_error))
@@ -219,15 +219,15 @@ def _line(raw: bytes, number: int) -> _Line:
 
 
 def _session(line: _Line, number: int) -> Session:
-    told = line.session
-    if told is None:
+    exported = line.session
+    if exported is None:
         raise InvalidInputError(f"line {number} is neither a session nor a message")
     try:
-        title, summary, metadata = decode_session(bytes(told.record))
+        title, summary, metadata = decode_session(bytes(exported.record))
     except ValueError as error:
         raise InvalidInputError(f"line {number}: {error}") from error
     fields: dict[str, Any] = {
-        name: getattr(told, name) for name in _Exported.__struct_fields__ if name != "record"
+        name: getattr(exported, name) for name in _Exported.__struct_fields__ if name != "record"
     }
     return Session(**fields, title=title, summary=summary, metadata=metadata)
 

@@ -134,14 +134,14 @@ def _copy(
     for session in sessions:
         key = Key(session.user_id, session.session_id)
         report.sessions += 1
-        there = yield from on(target.backend, target.backend.get_session(key))
-        done = isinstance(there, Session) and _same(session, there)
+        stored = yield from on(target.backend, target.backend.get_session(key))
+        done = isinstance(stored, Session) and _same(session, stored)
         cursor, more = None, not done
         while more:
             page = yield from on(source.backend, read_page(source.backend, key, cursor, on_error))
             report.messages += len(page.items)
             report.written += yield from put_page(
-                target.backend, key, page.items, new=there is None
+                target.backend, key, page.items, new=stored is None
             )
             cursor, more = page.next_cursor, page.next_cursor is not None
             if progress is not None:
@@ -158,8 +158,8 @@ def _copy(
     return report
 
 
-def _same(one: Session, other: Session) -> bool:
-    return msgspec.structs.replace(one, version=0) == msgspec.structs.replace(other, version=0)
+def _same(first: Session, second: Session) -> bool:
+    return msgspec.structs.replace(first, version=0) == msgspec.structs.replace(second, version=0)
 
 
 def read_sessions(
@@ -167,17 +167,17 @@ def read_sessions(
 ) -> Steps[list[Session]]:
     """All of them, before anything is written: a listing by last activity that the copy cannot
     move. The longest quiet come first."""
-    found: list[Session] = []
+    sessions: list[Session] = []
     cursor = None
     while True:
         listing = StoreSteps(backend).list_sessions(
             user_id=user_id, order="asc", limit=_PAGE, cursor=cursor, on_error=on_error
         )
         page = yield from on(backend, listing)
-        found += page.items
+        sessions += page.items
         cursor = page.next_cursor
         if cursor is None:
-            return found
+            return sessions
 
 
 def read_page(
@@ -205,16 +205,16 @@ def put_page(target: Backend, key: Key, messages: list[Message], *, new: bool) -
     """
     if not messages:
         return 0
-    there: dict[str, Message] = {}
+    stored: dict[str, Message] = {}
     cursor = None
     while not new:
         first, last = messages[0].create_time, messages[-1].create_time
         page = yield from on(target, read_page(target, key, cursor, "skip", first, last))
-        there.update((m.message_id, m) for m in page.items)
+        stored.update((m.message_id, m) for m in page.items)
         cursor = page.next_cursor
         if cursor is None:
             break
-    missing = tuple(m for m in messages if there.get(m.message_id) != m)
+    missing = tuple(m for m in messages if stored.get(m.message_id) != m)
     if missing:
         yield from on(target, target.commit(key, Change(put=missing)))
     return len(missing)
@@ -241,40 +241,42 @@ def put_session(target: Backend, session: Session) -> Steps[None]:
 
 def _differences(source: Backend, target: Backend, session: Session) -> Steps[list[Problem]]:
     key = Key(session.user_id, session.session_id)
-    one = yield from on(source, source.get_session(key))
-    other = yield from on(target, target.get_session(key))
-    if one is None and other is None:  # it has expired meanwhile
+    mine = yield from on(source, source.get_session(key))
+    theirs = yield from on(target, target.get_session(key))
+    if mine is None and theirs is None:  # it has expired meanwhile
         return []
-    if not isinstance(one, Session) or not isinstance(other, Session):
-        where = "target" if isinstance(one, Session) else "source"
+    if not isinstance(mine, Session) or not isinstance(theirs, Session):
+        where = "target" if isinstance(mine, Session) else "source"
         return [Problem(*key, None, f"there is no such session in the {where} that reads")]
     problems = [
         Problem(*key, None, f"{name} differs")
         for name in Session.__struct_fields__
-        if name != "version" and getattr(one, name) != getattr(other, name)
+        if name != "version" and getattr(mine, name) != getattr(theirs, name)
     ]
-    mine, theirs = _Reading(source, key), _Reading(target, key)
+    source_rows, target_rows = _Reading(source, key), _Reading(target, key)
     while True:
-        yield from mine.fill()
-        yield from theirs.fill()
-        if not mine.rows and not theirs.rows:
+        yield from source_rows.fill()
+        yield from target_rows.fill()
+        if not source_rows.rows and not target_rows.rows:
             return problems
-        if not theirs.rows or (mine.rows and _place(mine.rows[0]) < _place(theirs.rows[0])):
-            what, message = "is only in the source", mine.rows.popleft()
-        elif not mine.rows or _place(theirs.rows[0]) < _place(mine.rows[0]):
-            what, message = "is only in the target", theirs.rows.popleft()
+        if not target_rows.rows or (
+            source_rows.rows and _place(source_rows.rows[0]) < _place(target_rows.rows[0])
+        ):
+            what, message = "is only in the source", source_rows.rows.popleft()
+        elif not source_rows.rows or _place(target_rows.rows[0]) < _place(source_rows.rows[0]):
+            what, message = "is only in the target", target_rows.rows.popleft()
         else:
-            message = mine.rows.popleft()
-            if same_message(message, theirs.rows.popleft()):
+            message = source_rows.rows.popleft()
+            if same_message(message, target_rows.rows.popleft()):
                 continue
             what = "differs"
         problems.append(Problem(*key, message.message_id, what))
 
 
-def same_message(one: Message, other: Message) -> bool:
+def same_message(first: Message, second: Message) -> bool:
     """Whether two messages are the same as stored: a nan, which is not equal to itself, too."""
-    return one == other or (
-        _place(one) == _place(other) and encode_message(one) == encode_message(other)
+    return first == second or (
+        _place(first) == _place(second) and encode_message(first) == encode_message(second)
     )
 
 

@@ -8,7 +8,7 @@ those with the same mark apart. For each conversation:
 1. what is stored from this origin is read;
 2. messages with an id of their own are looked up by it. One that says something else than the
    stored one did is a new version or another message: it is treated as one without an id;
-3. the others are aligned with what is stored, in order (`_align`), so that a source that was
+3. the others are aligned with what is stored, in order (`align`), so that a source that was
    trimmed, compacted, cleared, or continued meets its own messages again, and a second "yes" is not
    taken for the first;
 4. what has no counterpart is written: at its own time where the source has times, otherwise at the
@@ -21,9 +21,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from difflib import SequenceMatcher
 from typing import Any, NamedTuple
 
 import msgspec
@@ -41,13 +40,13 @@ from tsmemory.errors import (
 )
 from tsmemory.model import Message, Problem, Session
 from tsmemory.store import Store
+from tsmemory.transfer.alignment import align
 from tsmemory.transfer.copying import Progress, Report, drive, on
 from tsmemory.transfer.sources import redacted
 
 __all__ = ["Imported", "import_sessions", "mark_of"]
 
 _BATCH = 200  # messages per write
-_MAX_ALIGNED = 4_000_000  # pairs of messages that an exact alignment may compare
 _NOTE = "import"  # the key of `Message.extensions` for messages that keep their ids
 _MAX_TOLD = 20  # differences of one conversation that are reported one by one
 
@@ -128,7 +127,7 @@ def _guarded(sessions: Iterable[Imported | Problem]) -> Iterator[Imported | Prob
     iterator = iter(sessions)
     while True:
         try:
-            found = next(iterator)
+            conversation = next(iterator)
         except StopIteration:
             return
         except TSMemoryError:
@@ -138,7 +137,7 @@ def _guarded(sessions: Iterable[Imported | Problem]) -> Iterator[Imported | Prob
             raise BackendError(f"the source cannot be read: {what}") from (
                 None if secret else error
             )
-        yield found
+        yield conversation
 
 
 def _import(
@@ -149,41 +148,41 @@ def _import(
     done: Callable[[Imported], None] | None,
 ) -> Steps[Report]:
     report = Report()
-    for found in sessions:
-        if isinstance(found, Problem):
-            report.problems.append(found)
+    for conversation in sessions:
+        if isinstance(conversation, Problem):
+            report.problems.append(conversation)
             continue
-        report.problems.extend(found.problems)
+        report.problems.extend(conversation.problems)
         try:
-            key = check_key(found.user_id, found.session_id)
+            key = check_key(conversation.user_id, conversation.session_id)
         except InvalidInputError as error:
             report.problems.append(Problem(None, None, None, f"left out: {error}"))
             continue
         report.sessions += 1
         try:
-            yield from _merge(backend, key, found, origin, report, progress)
+            yield from _merge(backend, key, conversation, origin, report, progress)
         except (InvalidInputError, CorruptRecordError) as error:
             report.problems.append(Problem(*key, None, str(error)))
             continue
         if done is not None:
-            done(found)
+            done(conversation)
     return report
 
 
 def _merge(
     backend: Backend,
     key: Key,
-    found: Imported,
+    conversation: Imported,
     origin: str,
     report: Report,
     progress: Callable[[Progress], None] | None,
 ) -> Steps[None]:
-    incoming = _usable(key, found, report)
+    incoming = _usable(key, conversation, report)
     report.messages += len(incoming)
     before = yield from on(backend, backend.get_session(key))
     if isinstance(before, CorruptRecordError):
         raise before
-    if before is None and not incoming and found.problems:
+    if before is None and not incoming and conversation.problems:
         return  # nothing of it could be read
     stored: list[_Stored] = []
     if before is not None:
@@ -192,7 +191,7 @@ def _merge(
     matched = _match(incoming, stored, origin)
     report.problems += _differences(key, incoming, stored, matched)
     fresh = _placed(incoming, stored, matched, origin)
-    timed = any(item.message.create_time is not None for item in incoming)
+    timed = any(newcomer.message.create_time is not None for newcomer in incoming)
     for start in range(0, len(fresh), _BATCH):
         batch = tuple(fresh[start : start + _BATCH])
         written = yield from _write(backend, key, batch, timed=timed, report=report)
@@ -200,7 +199,7 @@ def _merge(
         if progress is not None:
             progress(Progress(report.sessions, report.messages, *key))
     alone = all(row.brought is not None for row in stored)
-    patch = _patch(found, before) if alone else None
+    patch = _patch(conversation, before) if alone else None
     if patch is not None:
         yield from on(backend, backend.commit(key, Change(session=patch)))
     if progress is not None and not fresh:
@@ -264,13 +263,13 @@ def _stored(row: Message | CorruptRecordError, origin: str) -> _Stored:
     return _Stored(row.message_id or "", row.create_time or 0, mark, brought)
 
 
-def _usable(key: Key, found: Imported, report: Report) -> list[_Incoming]:
+def _usable(key: Key, conversation: Imported, report: Report) -> list[_Incoming]:
     """The messages that a store can hold. An id that is taken, or that is none, is left aside: such
     a message is known by what it says."""
-    ids: Sequence[str | None] = found.ids or [None] * len(found.messages)
+    ids: Sequence[str | None] = conversation.ids or [None] * len(conversation.messages)
     incoming: list[_Incoming] = []
     used: set[str] = set()
-    for number, (message, own_id) in enumerate(zip(found.messages, ids, strict=False), 1):
+    for number, (message, own_id) in enumerate(zip(conversation.messages, ids, strict=False), 1):
         try:
             check_messages([message])
             encode_message(message)
@@ -302,60 +301,16 @@ def _match(
     by_id = {row.message_id: row for row in stored}
     matched: dict[int, _Stored] = {}
     unnamed: list[int] = []
-    for i, item in enumerate(incoming):
-        row = by_id.get(item.own_id) if item.own_id is not None else None
-        if row is not None and (item.mark in (row.brought, row.mark) or row.mark is None):
+    for i, newcomer in enumerate(incoming):
+        row = by_id.get(newcomer.own_id) if newcomer.own_id is not None else None
+        if row is not None and (newcomer.mark in (row.brought, row.mark) or row.mark is None):
             matched[i] = row
-        elif row is not None or item.own_id is None:
+        elif row is not None or newcomer.own_id is None:
             unnamed.append(i)
     marked = [(row, mark) for row in stored if (mark := _mark_in(row.message_id, origin))]
-    pairs = _align([mark for _, mark in marked], [incoming[i].mark for i in unnamed])
+    pairs = align([mark for _, mark in marked], [incoming[i].mark for i in unnamed])
     matched.update((unnamed[j], marked[k][0]) for j, k in pairs.items())
     return matched
-
-
-def _align(stored: Sequence[str], incoming: Sequence[str]) -> dict[int, int]:
-    """Positions of `incoming` with those of `stored` that they are: the longest common sequence,
-    and, before its end, what only moved. What follows its end is new."""
-    prefix = 0
-    while prefix < min(len(stored), len(incoming)) and stored[prefix] == incoming[prefix]:
-        prefix += 1
-    pairs = {i: i for i in range(prefix)}
-    old, new = stored[prefix:], incoming[prefix:]
-    if not old or not new:
-        return pairs
-    if len(old) * len(new) <= _MAX_ALIGNED:
-        blocks = SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks()
-        found = {b + n: a + n for a, b, size in blocks for n in range(size)}
-    else:
-        found = _in_order(old, new)
-    last = max(found, default=-1)
-    left: dict[str, deque[int]] = defaultdict(deque)
-    taken = set(found.values())
-    for k, mark in enumerate(old):
-        if k not in taken:
-            left[mark].append(k)
-    for j in range(last):
-        if j not in found and left[new[j]]:
-            found[j] = left[new[j]].popleft()
-    pairs.update((prefix + j, prefix + k) for j, k in found.items())
-    return pairs
-
-
-def _in_order(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
-    """Each of `new` with the first of `old` that is like it and after the one before; linear."""
-    positions: dict[str, deque[int]] = defaultdict(deque)
-    for k, mark in enumerate(old):
-        positions[mark].append(k)
-    found: dict[int, int] = {}
-    reached = -1
-    for j, mark in enumerate(new):
-        candidates = positions[mark]
-        while candidates and candidates[0] <= reached:
-            candidates.popleft()
-        if candidates:
-            reached = found[j] = candidates.popleft()
-    return found
 
 
 def _placed(
@@ -367,27 +322,27 @@ def _placed(
     """What is new, with the ids and times that it gets."""
     stored_times = {row.message_id: row.create_time for row in stored}
     taken = set(stored_times)
-    taken.update(item.own_id for item in incoming if item.own_id is not None)
+    taken.update(newcomer.own_id for newcomer in incoming if newcomer.own_id is not None)
     numbers: Counter[str] = Counter()
-    timed = any(item.message.create_time is not None for item in incoming)
+    timed = any(newcomer.message.create_time is not None for newcomer in incoming)
     fresh: list[Message] = []
     reached = 0
-    for i, item in enumerate(incoming):
+    for i, newcomer in enumerate(incoming):
         row = matched.get(i)
         if row is not None:
             reached = max(reached, row.create_time)
             continue
-        mid, message = item.own_id, item.message
+        mid, message = newcomer.own_id, newcomer.message
         if mid is not None and mid not in stored_times:
-            note = {"origin": origin, "mark": item.mark}
+            note = {"origin": origin, "mark": newcomer.mark}
             extensions = {**message.extensions, _NOTE: note}
             message = msgspec.structs.replace(message, extensions=extensions)
         else:
             reached = max(reached, stored_times.get(mid or "", 0))  # a new version, after the old
-            mid = f"{origin}:{item.mark}:{numbers[item.mark]}"
+            mid = f"{origin}:{newcomer.mark}:{numbers[newcomer.mark]}"
             while mid in taken:
-                numbers[item.mark] += 1
-                mid = f"{origin}:{item.mark}:{numbers[item.mark]}"
+                numbers[newcomer.mark] += 1
+                mid = f"{origin}:{newcomer.mark}:{numbers[newcomer.mark]}"
             taken.add(mid)
         time = None
         if timed:
@@ -405,9 +360,9 @@ def _differences(
     """Step 5."""
     ids = {row.message_id for row in stored}
     changed = [
-        Problem(*key, item.own_id, "differs from the source; both versions are stored")
-        for i, item in enumerate(incoming)
-        if i not in matched and item.own_id in ids
+        Problem(*key, newcomer.own_id, "differs from the source; both versions are stored")
+        for i, newcomer in enumerate(incoming)
+        if i not in matched and newcomer.own_id in ids
     ]
     changed += [
         Problem(*key, row.message_id, "was changed here since it was brought in; it stays")
@@ -415,10 +370,12 @@ def _differences(
         if row.mark is not None and row.mark != incoming[i].mark
     ]
     if len(changed) > _MAX_TOLD:
-        rest = len(changed) - _MAX_TOLD
-        changed[_MAX_TOLD:] = [Problem(*key, None, f"{rest} more messages differ from the source")]
+        untold = len(changed) - _MAX_TOLD
+        changed[_MAX_TOLD:] = [
+            Problem(*key, None, f"{untold} more messages differ from the source")
+        ]
     met = {row.message_id for row in matched.values()}
-    met.update(item.own_id for item in incoming if item.own_id is not None)
+    met.update(newcomer.own_id for newcomer in incoming if newcomer.own_id is not None)
     lost = [r for r in stored if r.brought is not None and r.message_id not in met]
     if lost:
         counted = "1 message" if len(lost) == 1 else f"{len(lost)} messages"
@@ -427,25 +384,28 @@ def _differences(
     return changed
 
 
-def _patch(found: Imported, before: Session | None) -> SessionPatch | None:
+def _patch(conversation: Imported, before: Session | None) -> SessionPatch | None:
     """What the record becomes; None where it is like that."""
-    times = [m.create_time for m in found.messages if m.create_time is not None]
+    times = [m.create_time for m in conversation.messages if m.create_time is not None]
     values = {
-        "title": found.title,
-        "summary": found.summary,
-        "create_time": found.create_time or min(times, default=None),
-        "update_time": found.update_time or max(times, default=None),
+        "title": conversation.title,
+        "summary": conversation.summary,
+        "create_time": conversation.create_time or min(times, default=None),
+        "update_time": conversation.update_time or max(times, default=None),
     }
     patch: dict[str, Any] = {
         name: value
         for name, value in values.items()
         if value is not None and value != (getattr(before, name) if before else None)
     }
-    kept = before.metadata if before else {}
-    if any(key not in kept or kept[key] != value for key, value in found.metadata.items()):
-        patch["metadata"] = found.metadata
-    if found.ttl is not None and (before is None or before.ttl is None):
-        patch["ttl"] = check_ttl(found.ttl)
-    if not patch and before is None and not found.messages:
+    metadata = before.metadata if before else {}
+    if any(
+        key not in metadata or metadata[key] != value
+        for key, value in conversation.metadata.items()
+    ):
+        patch["metadata"] = conversation.metadata
+    if conversation.ttl is not None and (before is None or before.ttl is None):
+        patch["ttl"] = check_ttl(conversation.ttl)
+    if not patch and before is None and not conversation.messages:
         return SessionPatch()
     return SessionPatch(**patch) if patch else None

@@ -65,21 +65,21 @@ def attempt(work: Callable[[], T], where: Problem) -> T | Problem:
 
 
 def each(
-    items: Iterable[Any], parse: Callable[[Any], T], place: Callable[[int], Problem]
+    values: Iterable[Any], parse: Callable[[Any], T], where: Callable[[int], Problem]
 ) -> tuple[list[T], list[Problem]]:
-    """What `parse` makes of each item, and a problem for each that it makes nothing of.
+    """What `parse` makes of each value, and a problem for each that it makes nothing of.
 
     Args:
-        place: where the n-th item is, from 1.
+        where: the place of the n-th value, from 1.
     """
     good: list[T] = []
     problems: list[Problem] = []
-    for number, item in enumerate(items, 1):
-        found = attempt(lambda: parse(item), place(number))  # noqa: B023  # called at once
-        if isinstance(found, Problem):
-            problems.append(found)
+    for number, value in enumerate(values, 1):
+        parsed = attempt(lambda: parse(value), where(number))  # noqa: B023  # called at once
+        if isinstance(parsed, Problem):
+            problems.append(parsed)
         else:
-            good.append(found)
+            good.append(parsed)
     return good, problems
 
 
@@ -101,27 +101,27 @@ def read_bytes(source: Source, *, inside: str | None = None) -> bytes:
         InvalidInputError: there is no such file.
     """
     if hasattr(source, "read"):
-        data = source.read()
-        return data.encode() if isinstance(data, str) else bytes(data)
+        content = source.read()
+        return content.encode() if isinstance(content, str) else bytes(content)
     if not isinstance(source, (str, os.PathLike)):
         raise InvalidInputError(f"give a path or an open file, not a {type(source).__name__}")
     path = Path(source)
     try:
         if path.is_dir() and inside is not None:
             path = path / inside
-        data = path.read_bytes()
+        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise InvalidInputError(f"there is no file {path}") from None
     except (OSError, ValueError) as error:
         raise UnavailableError(f"{path} cannot be read: {error}") from error
-    if inside is not None and data[:4] == b"PK\x03\x04":
-        return _unzipped(data, inside, path)
-    return data
+    if inside is not None and content[:4] == b"PK\x03\x04":
+        return _unzipped(content, inside, path)
+    return content
 
 
-def _unzipped(data: bytes, inside: str, path: Path) -> bytes:
+def _unzipped(content: bytes, inside: str, path: Path) -> bytes:
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = [name for name in archive.namelist() if name.rsplit("/", 1)[-1] == inside]
             if not names:
                 raise InvalidInputError(f"{path} has no {inside} in it")
@@ -130,51 +130,51 @@ def _unzipped(data: bytes, inside: str, path: Path) -> bytes:
         raise InvalidInputError(f"{path} is a damaged archive: {error}") from error
 
 
-def text_of(data: bytes | str) -> str:
+def text_of(content: bytes | str) -> str:
     """Text in UTF-8, or in UTF-16 with its mark; a mark at the beginning is no part of it.
 
     Raises:
         ValueError: it is neither.
     """
-    if isinstance(data, str):
-        return data.removeprefix("\ufeff")
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16")
-    return data.decode("utf-8-sig")
+    if isinstance(content, str):
+        return content.removeprefix("\ufeff")
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16")
+    return content.decode("utf-8-sig")
 
 
-def json_in(data: bytes | str) -> Any:
+def json_in(content: bytes | str) -> Any:
     """A JSON value.
 
     Raises:
         ValueError: it is none.
     """
     try:
-        return json.loads(text_of(data))
+        return json.loads(text_of(content))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
 
-def documents(data: bytes) -> Iterator[tuple[str, Any]]:
+def documents(content: bytes) -> Iterator[tuple[str, Any]]:
     """The JSON values in a file, each with where it is: one per line, the items of an array, or one
     value over many lines. In the place of one that does not decode, its error."""
     try:
-        value = json_in(data)
+        value = json_in(content)
     except ValueError as error:
-        yield from _lines(data, error)
+        yield from _lines(content, error)
         return
     if isinstance(value, list):
-        yield from ((f"item {number}", item) for number, item in enumerate(value, 1))
+        yield from ((f"item {number}", element) for number, element in enumerate(value, 1))
     else:
-        yield "the file" if b"\n" in data.strip() else "line 1", value
+        yield "the file" if b"\n" in content.strip() else "line 1", value
 
 
-def _lines(data: bytes, error: ValueError) -> Iterator[tuple[str, Any]]:
+def _lines(content: bytes, error: ValueError) -> Iterator[tuple[str, Any]]:
     try:
-        lines = text_of(data).split("\n")
+        lines = text_of(content).split("\n")
     except ValueError:
         # One line that is not UTF-8 must not take the others along.
-        lines = [line.decode("utf-8", "surrogateescape") for line in data.split(b"\n")]
+        lines = [line.decode("utf-8", "surrogateescape") for line in content.split(b"\n")]
     values: list[tuple[str, Any]] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -163,13 +163,13 @@ class JSONLBackend(LocalBackend):
         Raises:
             InvalidInputError: no path, a host, or an unknown option.
         """
-        parts, found = split_url(url, {"durability": str, "timeout": float}, options)
+        parts, settings = split_url(url, {"durability": str, "timeout": float}, options)
         if parts.netloc or parts.fragment:
             raise InvalidInputError(
                 "a JSONL URL has three slashes and a directory, as jsonl:///chats; write a # in "
                 "the path as %23"
             )
-        return cls(unquote(parts.path.removeprefix("/")), **found)
+        return cls(unquote(parts.path.removeprefix("/")), **settings)
 
     def __repr__(self) -> str:
         return f"JSONLBackend({self.directory!r}, durability={self.durability!r})"

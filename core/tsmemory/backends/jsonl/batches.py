@@ -82,15 +82,15 @@ def batch_of(
 def rewritten(index: SessionIndex, rows: Iterable[Row]) -> bytes:
     """Everything that is left, in order, as plain messages where possible; broken lines as they
     are."""
-    data = []
+    content = []
     last = -1
     for (position, _, _), raw in rows:
         body = lines.body_of(raw)
         if body is None:
-            data.append(raw)
+            content.append(raw)
             continue
         op = None if position.create_time > last else "insert"
         last = max(last, position.create_time)
-        data.append(lines.message_line(position, body, op, 0))
-    data.append(lines.session_line(index.head, index.record))
-    return b"".join(data)
+        content.append(lines.message_line(position, body, op, 0))
+    content.append(lines.session_line(index.head, index.record))
+    return b"".join(content)

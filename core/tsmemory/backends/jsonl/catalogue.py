@@ -109,14 +109,14 @@ class Catalogue:
         if grown:
             self.rewrite()
 
-    def _append(self, data: bytes) -> bool:
+    def _append(self, content: bytes) -> bool:
         """Append whole lines; whether the file is due to be rewritten."""
         with self._writing:
             while True:
                 if self._write_fd < 0:
                     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
                     self._write_fd = os.open(self._path, flags, 0o600)
-                os.write(self._write_fd, data)
+                os.write(self._write_fd, content)
                 status = os.fstat(self._write_fd)
                 if status.st_nlink:
                     return status.st_size > self._rewrite_at
@@ -134,10 +134,10 @@ class Catalogue:
             return
         with old:
             newest = {Key(line.user_id, line.session_id): line for line in _lines_of(old.read())}
-            kept = [line for key, line in newest.items() if not (erased and erased(key))]
-            data = b"".join(_encode(line) + b"\n" for line in kept)
+            remaining = [line for key, line in newest.items() if not (erased and erased(key))]
+            content = b"".join(_encode(line) + b"\n" for line in remaining)
             try:
-                replace_file(self._path, data, sync=False)
+                replace_file(self._path, content, sync=False)
             except PermissionError:
                 if erased or os.name != "nt":
                     raise
@@ -145,7 +145,7 @@ class Catalogue:
             added = old.read()
         if added:
             self._append(added)
-        self._rewrite_at = max(_REWRITE_BYTES, _REWRITE_GROWTH * len(data))
+        self._rewrite_at = max(_REWRITE_BYTES, _REWRITE_GROWTH * len(content))
 
     def erase(self, user_id: str | None, session_id: str | None) -> None:
         """Step 5, for a session, a user, or everything."""
@@ -169,14 +169,14 @@ class Catalogue:
         except FileNotFoundError:
             return
         with file:
-            data = file.read()
-            at = data.find(begin)
+            content = file.read()
+            at = content.find(begin)
             while at >= 0:
-                end = data.find(b"\n", at)
-                size = (end if end >= 0 else len(data)) - at
+                end = content.find(b"\n", at)
+                size = (end if end >= 0 else len(content)) - at
                 file.seek(at)
                 file.write(b" " * size)
-                at = data.find(begin, at + size)
+                at = content.find(begin, at + size)
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -231,14 +231,14 @@ class Catalogue:
         while part := read_at(self._read_fd, 1 << 20, begin):
             parts.append(part)
             begin += len(part)
-        data = b"".join(parts)
-        data = data[: data.rfind(b"\n") + 1]
-        newest = {(line.user_id, line.session_id): line for line in _lines_of(data)}
+        content = b"".join(parts)
+        content = content[: content.rfind(b"\n") + 1]
+        newest = {(line.user_id, line.session_id): line for line in _lines_of(content)}
         for line in newest.values():
             key = Key(line.user_id, line.session_id)
             self._order.set(key, line.update_time)
             self._sizes[log_path(self._directory, key)] = line.bytes
-        self._read_end += len(data)
+        self._read_end += len(content)
 
     def _scan(self) -> None:
         """Step 3."""
@@ -271,9 +271,9 @@ class Catalogue:
                 self._append(b"".join(lines))
 
 
-def _lines_of(data: bytes) -> Iterator[_Line]:
+def _lines_of(content: bytes) -> Iterator[_Line]:
     """The lines that decode: what was erased, torn or damaged is left to the scan."""
-    for raw in data.splitlines():
+    for raw in content.splitlines():
         if raw[:1] == b"{":
             with suppress(ValueError, RecursionError):
                 yield _decode(raw)

@@ -76,17 +76,17 @@ class File:
 
     def read(self, start: int, size: int) -> bytes:
         """`size` bytes from `start`, fewer where the file ends."""
-        data = read_at(self._fd, size, start) if size > 0 else b""
-        while 0 < len(data) < size:
-            part = read_at(self._fd, size - len(data), start + len(data))
+        content = read_at(self._fd, size, start) if size > 0 else b""
+        while 0 < len(content) < size:
+            part = read_at(self._fd, size - len(content), start + len(content))
             if not part:
                 break
-            data += part
-        File.counted += len(data)
-        return data
+            content += part
+        File.counted += len(content)
+        return content
 
-    def append(self, end: int, data: bytes, *, size: int, sync: bool) -> None:
-        """Write `data` at `end`, after cutting off what an unfinished write left behind it.
+    def append(self, end: int, content: bytes, *, size: int, sync: bool) -> None:
+        """Write `content` at `end`, after cutting off what an unfinished write left behind it.
 
         Args:
             size: of the file now, bytes.
@@ -99,8 +99,10 @@ class File:
                 _logger.info("cut off an unfinished write")
                 os.ftruncate(self._fd, end)
             written = 0
-            while written < len(data):
-                written += _pwrite(self._fd, data[written:] if written else data, end + written)
+            while written < len(content):
+                written += _pwrite(
+                    self._fd, content[written:] if written else content, end + written
+                )
             if sync:
                 _sync(self._fd)
         except OSError:
@@ -117,9 +119,9 @@ if sys.platform == "win32":
         os.lseek(fd, start, os.SEEK_SET)
         return os.read(fd, size)
 
-    def _pwrite(fd: int, data: bytes, start: int) -> int:
+    def _pwrite(fd: int, content: bytes, start: int) -> int:
         os.lseek(fd, start, os.SEEK_SET)
-        return os.write(fd, data)
+        return os.write(fd, content)
 
     def _try_lock(fd: int) -> bool:
         try:
@@ -169,16 +171,16 @@ def make_directory(path: str) -> None:
         os.mkdir(path, 0o700)
 
 
-def replace_file(path: str, data: bytes, *, sync: bool) -> None:
-    """Put `data` at `path`, whole or not at all: a temporary file beside it, renamed over it. Only
-    its owner may read it."""
+def replace_file(path: str, content: bytes, *, sync: bool) -> None:
+    """Put `content` at `path`, whole or not at all: a temporary file beside it, renamed over it.
+    Only its owner may read it."""
     draft = temporary(path)
     try:
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o600)
         with open(fd, "wb", buffering=0) as file:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[file.write(rest) :]
+            unwritten = memoryview(content)
+            while unwritten:
+                unwritten = unwritten[file.write(unwritten) :]
             if sync:
                 os.fsync(fd)
         os.replace(draft, path)

@@ -122,9 +122,9 @@ class IndexCache:
         if cached.signature[:2] != (device, inode) or size <= index.end:
             return False
         begin = index.end - len(index.tail)
-        data = file.read(begin, size - begin)
-        added = data[len(index.tail) :]
-        if not data.startswith(index.tail) or (index.unterminated and added[:1] != b"\n"):
+        content = file.read(begin, size - begin)
+        added = content[len(index.tail) :]
+        if not content.startswith(index.tail) or (index.unterminated and added[:1] != b"\n"):
             return False
         index.replay(added)
         return True
@@ -141,10 +141,10 @@ class IndexCache:
         adopted = self._adopt_meta(path, file, tag, size, indexed) if tag else None
         if adopted is not None:
             return adopted
-        data = file.read(0, size)
-        begin = data.find(b"\n") + 1
-        index = SessionIndex(lines.read_header(data), begin, indexed=True)
-        index.replay(data[begin:])
+        content = file.read(0, size)
+        begin = content.find(b"\n") + 1
+        index = SessionIndex(lines.read_header(content), begin, indexed=True)
+        index.replay(content[begin:])
         return index
 
     def _adopt_meta(
@@ -167,7 +167,7 @@ class IndexCache:
         )
         index = SessionIndex(header, meta.skip, indexed=indexed)
         if indexed:
-            index.replay(file.read(meta.skip, meta.bytes - meta.skip), known=meta.bytes)
+            index.replay(file.read(meta.skip, meta.bytes - meta.skip), committed=meta.bytes)
         index.adopt(meta)
         index.tail = tail
         index.replay(file.read(index.end, size - index.end))

@@ -62,14 +62,14 @@ Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME)]
 """A number of a record or a time in µs. Anything else on file is damage."""
 
 
-def _decode(data: bytes, kind: Any = Any) -> Any:
+def _decode(content: bytes, kind: Any = Any) -> Any:
     """JSON to values.
 
     Raises:
         ValueError: it is none (msgspec's errors are subclasses), or nested too deeply.
     """
     try:
-        return msgspec.json.decode(data, type=kind)
+        return msgspec.json.decode(content, type=kind)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
@@ -206,13 +206,13 @@ def _mark(line: bytes, left: int) -> bytes:
 # -- reading -----------------------------------------------------------------------------------
 
 
-def read_header(data: bytes) -> Header | None:
-    """The header that `data` begins with; None where there is none, whole and readable."""
-    end = data.find(b"\n")
+def read_header(content: bytes) -> Header | None:
+    """The header that `content` begins with; None where there is none, whole and readable."""
+    end = content.find(b"\n")
     if end < 0:
         return None
     try:
-        header: Header = _decode(data[:end], Header)
+        header: Header = _decode(content[:end], Header)
     except ValueError:
         return None
     return header if header.user_id and header.session_id else None
@@ -223,13 +223,14 @@ def broken_id(start: int) -> str:
     return f"~broken at byte {start}"
 
 
-def read_lines(data: bytes, start: int, time: int = 0) -> Iterator[Line]:
-    """The lines of `data`, which is in the file at byte `start`, without an unterminated last one.
+def read_lines(content: bytes, start: int, time: int = 0) -> Iterator[Line]:
+    """The lines of `content`, which is in the file at byte `start`; without an unterminated last
+    one.
 
     Args:
         time: the create_time of the last ``message`` line before; a broken line is placed there.
     """
-    for match in _LINE.finditer(data):
+    for match in _LINE.finditer(content):
         at, size = start + match.start(), match.end() - match.start()
         created, raw_id, op, left, body, role = match.groups()
         if body is None or b"\\" in raw_id or len(created) == 19:
@@ -247,9 +248,9 @@ def read_lines(data: bytes, start: int, time: int = 0) -> Iterator[Line]:
         yield line
 
 
-def is_unterminated(data: bytes) -> bool:
-    """Whether of the last line of `data` only the newline is missing."""
-    last = data[data.rfind(b"\n") + 1 :]
+def is_unterminated(content: bytes) -> bool:
+    """Whether of the last line of `content` only the newline is missing."""
+    last = content[content.rfind(b"\n") + 1 :]
     if not last.rstrip().endswith(b"}"):
         return False
     try:

@@ -68,10 +68,10 @@ def rows_at(file: File, entries: Iterable[Entry], limit: int | None) -> Iterator
 
 
 def _read_rows(file: File, entries: list[Entry], low: int, high: int) -> Iterator[Row]:
-    data = file.read(low, high - low)
+    content = file.read(low, high - low)
     for entry in entries:
         start = entry.start - low
-        yield entry, data[start : start + entry.size]
+        yield entry, content[start : start + entry.size]
 
 
 def read_message(key: Key, row: Row) -> Message | CorruptRecordError:
@@ -83,13 +83,13 @@ def read_message(key: Key, row: Row) -> Message | CorruptRecordError:
         return corrupt_message(key, position, error)
 
 
-def problems_of(path: str, data: bytes, meta: Meta | None) -> Iterator[Problem]:
+def problems_of(path: str, content: bytes, meta: Meta | None) -> Iterator[Problem]:
     """What is broken in a log, read whole, and in its meta file."""
-    begin = data.find(b"\n") + 1
-    index = SessionIndex(lines.read_header(data), begin, indexed=True)
+    begin = content.find(b"\n") + 1
+    index = SessionIndex(lines.read_header(content), begin, indexed=True)
     current = meta is not None and index.header is not None and meta.log == index.header.log
-    known = meta.bytes if meta and current and meta.bytes <= len(data) else 0
-    index.replay(data[begin:], known=known)
+    committed = meta.bytes if meta and current and meta.bytes <= len(content) else 0
+    index.replay(content[begin:], committed=committed)
     key = key_of(path, index)
     sound = True
     session = index.session(key)
@@ -97,7 +97,7 @@ def problems_of(path: str, data: bytes, meta: Meta | None) -> Iterator[Problem]:
         sound = False
         yield Problem(*key, None, session.reason)
     for entry in index.everything():
-        message = read_message(key, (entry, data[entry.start : entry.start + entry.size]))
+        message = read_message(key, (entry, content[entry.start : entry.start + entry.size]))
         if isinstance(message, CorruptRecordError):
             sound = False
             yield Problem(*key, message.message_id, message.reason)

@@ -180,36 +180,36 @@ class SessionIndex:
 
     # -- replaying ---------------------------------------------------------------------------
 
-    def replay(self, data: bytes, *, known: int = 0, ours: bool = False) -> None:
-        """Take in `data`, which is in the file at `end`, as far as its batches are whole.
+    def replay(self, content: bytes, *, committed: int = 0, ours: bool = False) -> None:
+        """Take in `content`, which is in the file at `end`, as far as its batches are whole.
 
         Args:
-            known: up to this byte the file is known to be committed, so that a last line which
+            committed: up to this byte the file is known to be committed, so that a last line which
                 does not decode is damage there, and an unfinished write behind it.
             ours: it was just written by this process, so its last line is whole.
         """
         self.changing = True
-        if self.unterminated and data[:1] == b"\n":
+        if self.unterminated and content[:1] == b"\n":
             self._take(self.end + 1, b"\n")
-            data = data[1:]
+            content = content[1:]
         begin = self.end
-        missing = not ours and is_unterminated(data)
-        self._replay(data + b"\n" if missing else data, known)
-        if missing and self.end == begin + len(data) + 1:
+        missing = not ours and is_unterminated(content)
+        self._replay(content + b"\n" if missing else content, committed)
+        if missing and self.end == begin + len(content) + 1:
             self.end -= 1
             self.unterminated = True
         elif self.end > begin:
             self.unterminated = False
-        self.tail = (self.tail + data[: self.end - begin])[-_TAIL:]
+        self.tail = (self.tail + content[: self.end - begin])[-_TAIL:]
         self.changing = False
 
     def _take(self, end: int, newline: bytes) -> None:
         self.end, self.tail, self.unterminated = end, (self.tail + newline)[-_TAIL:], False
 
-    def _replay(self, data: bytes, known: int) -> None:
+    def _replay(self, content: bytes, committed: int) -> None:
         batch: list[Line] = []
         plain, newest = 0, 0
-        for line in read_lines(data, self.end, self._time):
+        for line in read_lines(content, self.end, self._time):
             if line.final and not batch and line.kind == "message" and self._append(line):
                 # The usual line, without a record: what it means for the record is summed up.
                 plain += 1
@@ -223,7 +223,7 @@ class SessionIndex:
                 self._commit(batch)
                 batch = []
         self.head = advance_head(self.head, plain, newest, batches=plain)
-        if batch and batch[-1].start + batch[-1].size <= known:
+        if batch and batch[-1].start + batch[-1].size <= committed:
             self._commit(batch)
 
     def _append(self, line: Line) -> bool:

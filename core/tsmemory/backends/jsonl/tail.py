@@ -89,10 +89,10 @@ def _backwards(
             yield None, b""
             return
         start = max(index.skip, end - chunk)
-        data = read(start, end - start) + partial
-        cut = 0 if start == index.skip else data.find(b"\n") + 1
-        partial = data[:cut]
-        for line in reversed(list(read_lines(data[cut:], start + cut))):
+        content = read(start, end - start) + partial
+        cut = 0 if start == index.skip else content.find(b"\n") + 1
+        partial = content[:cut]
+        for line in reversed(list(read_lines(content[cut:], start + cut))):
             at = line.start - start
-            yield line, data[at : at + line.size]
+            yield line, content[at : at + line.size]
         end, chunk = start, chunk * 2

@@ -65,21 +65,21 @@ class LogWriter:
         record = plan.head.session
         emptied = record.message_count == 0 and (through or plan.delete)
         if live is None or emptied:
-            data = batch_of(None, plan, change, bodies, through)
-            size = self._write_anew(key, path, record.create_time, data)
+            content = batch_of(None, plan, change, bodies, through)
+            size = self._write_anew(key, path, record.create_time, content)
         else:
             file, index = live.file, live.index
             with self._cache.guard:
                 end, free, size = index.end, index.record, live.size
-                data = batch_of(index, plan, change, bodies, through)
+                content = batch_of(index, plan, change, bodies, through)
                 if index.unterminated:
-                    data = b"\n" + data
+                    content = b"\n" + content
                 if index.meta_bytes is None and read_meta(path) is not None:
                     remove(meta_path(path))  # it must not seem to fit what the log grows to
-            file.append(end, data, size=size, sync=self._sync)
+            file.append(end, content, size=size, sync=self._sync)
             with self._cache.guard:
                 if index.end == end:  # otherwise a reader caught up with the file
-                    index.replay(data, ours=True)
+                    index.replay(content, ours=True)
                 self._cache.keep(path, index, file)
                 behind = index.meta_bytes is None or index.end - index.meta_bytes > _MAX_BEHIND
                 if behind or index.record != free:
@@ -87,7 +87,7 @@ class LogWriter:
                 size = index.end
         self._catalogue.note(key, record.update_time, size)
 
-    def _write_anew(self, key: Key, path: str, create_time: int, data: bytes) -> int:
+    def _write_anew(self, key: Key, path: str, create_time: int, content: bytes) -> int:
         """Put a new log in the place of the old, if there is one, and its meta file beside it: the
         log's size."""
         header = lines.header_line(secrets.token_hex(8), *key, create_time)
@@ -99,7 +99,7 @@ class LogWriter:
                 if self._sync:
                     sync_directory(os.path.dirname(directory))
             try:
-                replace_file(path, header + data, sync=self._sync)
+                replace_file(path, header + content, sync=self._sync)
                 break
             except FileNotFoundError:
                 # Another process removed the directory with the last session of its user.
@@ -108,18 +108,18 @@ class LogWriter:
         with self._cache.guard:
             self._cache.drop(path)
             index = SessionIndex(lines.read_header(header), len(header), indexed=True)
-            index.replay(data)
+            index.replay(content)
             self._write_meta(key, path, index)
             self._cache.keep(path, index, File(path, write=True))
         return index.end
 
     def _write_meta(self, key: Key, path: str, index: SessionIndex) -> None:
         # Not synced: it is a copy, and one that a power cut damaged is made anew from the log.
-        data = msgspec.json.encode(index.meta(key)) + b"\n"
+        content = msgspec.json.encode(index.meta(key)) + b"\n"
         try:
             # Removed first: ext4 writes a file out before it renames it over another, and waits.
             remove(meta_path(path))
-            replace_file(meta_path(path), data, sync=False)
+            replace_file(meta_path(path), content, sync=False)
         except OSError as error:
             index.meta_bytes = None
             _logger.warning(
@@ -138,12 +138,12 @@ class LogWriter:
             return 0
         file, index = loaded.file, loaded.index
         with self._cache.guard:
-            data = rewritten(index, rows_at(file, index.everything(), None))
+            content = rewritten(index, rows_at(file, index.everything(), None))
             create_time = loaded.index.header.create_time
         before = file.stat().st_size
         header = lines.header_line(secrets.token_hex(8), *key, create_time)
-        if len(header) + len(data) >= before:
+        if len(header) + len(content) >= before:
             return 0
-        size = self._write_anew(key, path, create_time, data)
+        size = self._write_anew(key, path, create_time, content)
         self._catalogue.note(key, index.head.update_time, size)
         return before - size

@@ -113,22 +113,22 @@ def import_from(
         BackendError: the source or the store cannot be reached.
     """
     reader = _reader(format)
-    known = list(inspect.signature(reader).parameters)[2:]
-    unknown = sorted(options.keys() - set(known))
+    names = list(inspect.signature(reader).parameters)[2:]
+    unknown = sorted(options.keys() - set(names))
     if unknown:
-        takes = f"its options are {', '.join(known)}" if known else "it has no options"
+        takes = f"its options are {', '.join(names)}" if names else "it has no options"
         raise InvalidInputError(f"the format {format} has no option {unknown[0]!r}; {takes}")
     sessions = reader(source, user_id=user_id, **options)
     return import_sessions(store, sessions, origin=format, progress=progress)
 
 
 def _reader(name: str) -> Callable[..., Any]:
-    found = FORMATS.get(name)
-    if found is None:
+    entry = FORMATS.get(name)
+    if entry is None:
         raise InvalidInputError(f"unknown format {name!r}; one of {', '.join(FORMATS)}")
-    module, _, function = found.reader.partition(":")
+    module, _, function = entry.reader.partition(":")
     try:
         return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
     except ModuleNotFoundError as error:
-        extra = f'; pip install "tsmemory[{found.extra}]"' if found.extra else ""
+        extra = f'; pip install "tsmemory[{entry.extra}]"' if entry.extra else ""
         raise MissingDependencyError(f"{name}: needs {error.name}{extra}") from error

@@ -47,10 +47,10 @@ def read(
             if _name(client.type(key)) != "string":
                 yield problem._replace(what=f"{name} is not a string")
                 continue
-            value, left = client.get(key), client.pttl(key)
+            value, ttl_ms = client.get(key), client.pttl(key)
             if value is None:  # it expired meanwhile
                 continue
-            ttl = left / 1000 if left > 0 else None
+            ttl = ttl_ms / 1000 if ttl_ms > 0 else None
             yield attempt(
                 lambda: _conversation(value, name.removeprefix(prefix), user_id, ttl),  # noqa: B023
                 problem,
@@ -70,14 +70,14 @@ def _conversation(value: bytes | str, name: str, user_id: str, ttl: float | None
     messages: list[Message] = []
     ids: list[str | None] = []
     problems: list[Problem] = []
-    for number, item in enumerate(raw["messages"], 1):
+    for number, raw_message in enumerate(raw["messages"], 1):
         problem = Problem(whose, name, None, f"message {number}")
-        found = attempt(lambda: _message(item), problem)  # noqa: B023  # called at once
-        if isinstance(found, Problem):
-            problems.append(found)
+        message = attempt(lambda: _message(raw_message), problem)  # noqa: B023  # called at once
+        if isinstance(message, Problem):
+            problems.append(message)
             continue
-        messages.append(found)
-        ids.append(item["id"] if isinstance(item.get("id"), str) else None)
+        messages.append(message)
+        ids.append(raw_message["id"] if isinstance(raw_message.get("id"), str) else None)
     title = metadata.get("title")
     return Imported(
         session_id=name,
@@ -93,15 +93,15 @@ def _conversation(value: bytes | str, name: str, user_id: str, ttl: float | None
     )
 
 
-def _message(item: Any) -> Message:
-    if not isinstance(item, dict):
-        raise InvalidInputError(f"not a message: {item!r:.80}")
-    fields = {k: item[k] for k in ("role", "content", "name") if item.get(k) is not None}
-    if item.get("toolCalls"):
-        fields["tool_calls"] = item["toolCalls"]
-    message = chat_message({**fields, "timestamp": item.get("timestamp")})
-    own = mapping_of(item.get("metadata"))
-    others = {k: v for k, v in item.items() if k not in _FIELDS}
+def _message(raw: Any) -> Message:
+    if not isinstance(raw, dict):
+        raise InvalidInputError(f"not a message: {raw!r:.80}")
+    fields = {k: raw[k] for k in ("role", "content", "name") if raw.get(k) is not None}
+    if raw.get("toolCalls"):
+        fields["tool_calls"] = raw["toolCalls"]
+    message = chat_message({**fields, "timestamp": raw.get("timestamp")})
+    own = mapping_of(raw.get("metadata"))
+    others = {k: v for k, v in raw.items() if k not in _FIELDS}
     return Message(
         message.role,
         message.content,

@@ -33,11 +33,11 @@ def read(source: Source, *, user_id: str, branches: bool = False) -> Iterator[Im
     """
     for where, raw in documents(read_bytes(source, inside="conversations.json")):
         problem = Problem(user_id, None, None, where)
-        found = attempt(lambda: _conversations(raw, user_id, branches), problem)  # noqa: B023
-        if isinstance(found, Problem):
-            yield found
+        conversations = attempt(lambda: _conversations(raw, user_id, branches), problem)  # noqa: B023
+        if isinstance(conversations, Problem):
+            yield conversations
         else:
-            yield from found
+            yield from conversations
 
 
 def _conversations(raw: Any, user_id: str, others: bool) -> list[Imported]:
@@ -72,11 +72,11 @@ def _branch(
     waiting: dict[str, str] = {}  # by tool: the call that it has to answer
     for node_id in branch.path:
         problem = Problem(user_id, name, None, f"message {node_id}")
-        found = attempt(lambda: _message(nodes[node_id].get("message"), waiting), problem)  # noqa: B023
-        if isinstance(found, Problem):
-            problems.append(found)
-        elif found is not None:
-            messages.append(found)
+        message = attempt(lambda: _message(nodes[node_id].get("message"), waiting), problem)  # noqa: B023
+        if isinstance(message, Problem):
+            problems.append(message)
+        elif message is not None:
+            messages.append(message)
             own = nodes[node_id]["message"].get("id")
             ids.append(own if isinstance(own, str) else node_id)
     title = raw.get("title")

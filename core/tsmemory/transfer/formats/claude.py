@@ -32,11 +32,11 @@ def read(source: Source, *, user_id: str, branches: bool = False) -> Iterator[Im
     """
     for where, raw in documents(read_bytes(source, inside="conversations.json")):
         problem = Problem(user_id, None, None, where)
-        found = attempt(lambda: _conversations(raw, user_id, branches), problem)  # noqa: B023
-        if isinstance(found, Problem):
-            yield found
+        conversations = attempt(lambda: _conversations(raw, user_id, branches), problem)  # noqa: B023
+        if isinstance(conversations, Problem):
+            yield conversations
         else:
-            yield from found
+            yield from conversations
 
 
 def _conversations(raw: Any, user_id: str, others: bool) -> list[Imported]:
@@ -49,11 +49,15 @@ def _conversations(raw: Any, user_id: str, others: bool) -> list[Imported]:
         raise InvalidInputError("it has no uuid")
     nodes: dict[str, Any] = {}
     previous: str | None = None
-    for number, item in enumerate(raw["chat_messages"]):
-        known = isinstance(item, dict) and isinstance(item.get("uuid"), str)
-        name = item["uuid"] if known else f"message {number}"
-        parent = item.get("parent_message_uuid", previous) if isinstance(item, dict) else previous
-        nodes[name] = (parent, item)
+    for number, raw_message in enumerate(raw["chat_messages"]):
+        has_id = isinstance(raw_message, dict) and isinstance(raw_message.get("uuid"), str)
+        name = raw_message["uuid"] if has_id else f"message {number}"
+        parent = (
+            raw_message.get("parent_message_uuid", previous)
+            if isinstance(raw_message, dict)
+            else previous
+        )
+        nodes[name] = (parent, raw_message)
         previous = name
     current = raw.get("current_leaf_message_uuid")
     tree = branches_of(nodes, lambda node: node[0], current, others=others)
@@ -75,12 +79,12 @@ def _branch(
     problems: list[Problem] = []
     for node_id in branch.path:
         problem = Problem(user_id, name, None, node_id)
-        found = attempt(lambda: _messages(node_id, nodes[node_id][1]), problem)  # noqa: B023
-        if isinstance(found, Problem):
-            problems.append(found)
+        turn = attempt(lambda: _messages(node_id, nodes[node_id][1]), problem)  # noqa: B023
+        if isinstance(turn, Problem):
+            problems.append(turn)
             continue
-        messages += found
-        ids += [node_id if i == 0 else f"{node_id}:{i}" for i in range(len(found))]
+        messages += turn
+        ids += [node_id if i == 0 else f"{node_id}:{i}" for i in range(len(turn))]
     title, summary = raw.get("name"), raw.get("summary")
     return Imported(
         session_id=name,
@@ -111,13 +115,13 @@ def _messages(node_id: str, raw: Any) -> list[Message]:
     blocks: list[Block] = []
     calls: list[ToolCall] = []
     open_calls: list[str] = []
-    made: list[Message] = []
+    messages: list[Message] = []
 
     def finish() -> None:
         if blocks or calls:
             plain = len(blocks) == 1 and blocks[0].get("type") == "text"
             content = str(blocks[0]["text"]) if plain else list(blocks) or ""
-            made.append(
+            messages.append(
                 Message(role, content, create_time=time, tool_calls=tuple(calls), metadata=metadata)
             )
             blocks.clear()
@@ -142,7 +146,7 @@ def _messages(node_id: str, raw: Any) -> list[Message]:
                 answered = open_calls[0]
             if answered in open_calls:
                 open_calls.remove(answered)
-            made.append(
+            messages.append(
                 Message(
                     "tool",
                     _result(part.get("content")),
@@ -158,13 +162,13 @@ def _messages(node_id: str, raw: Any) -> list[Message]:
             blocks.append({"type": "reasoning", "reasoning": str(part.get("thinking", ""))})
         elif kind not in ("token_budget", "flag"):
             blocks.append({"type": "non_standard", "value": part})
-    for item in raw.get("attachments") or ():
-        text = item.get("extracted_content")
+    for attachment in raw.get("attachments") or ():
+        text = attachment.get("extracted_content")
         if isinstance(text, str) and text:
-            title = str(item.get("file_name") or "")
+            title = str(attachment.get("file_name") or "")
             blocks.append({"type": "text-plain", "text": text, "title": title})
     finish()
-    return made
+    return messages
 
 
 def _result(content: Any) -> str | list[Block]:

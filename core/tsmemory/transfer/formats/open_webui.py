@@ -27,11 +27,11 @@ def read(source: Source, *, user_id: str, branches: bool = False) -> Iterator[Im
     """
     for where, raw in documents(read_bytes(source)):
         problem = Problem(user_id, None, None, where)
-        found = attempt(lambda: _chats(raw, user_id, branches), problem)  # noqa: B023
-        if isinstance(found, Problem):
-            yield found
+        chats = attempt(lambda: _chats(raw, user_id, branches), problem)  # noqa: B023
+        if isinstance(chats, Problem):
+            yield chats
         else:
-            yield from found
+            yield from chats
 
 
 def _chats(raw: Any, user_id: str, others: bool) -> list[Imported]:
@@ -42,9 +42,9 @@ def _chats(raw: Any, user_id: str, others: bool) -> list[Imported]:
     if not isinstance(session_id, str):
         raise InvalidInputError("it has no id")
     history = chat.get("history")
-    found = history.get("messages") if isinstance(history, dict) else None
-    if isinstance(found, dict) and found:
-        nodes = {name: node for name, node in found.items() if isinstance(node, dict)}
+    tree_nodes = history.get("messages") if isinstance(history, dict) else None
+    if isinstance(tree_nodes, dict) and tree_nodes:
+        nodes = {name: node for name, node in tree_nodes.items() if isinstance(node, dict)}
         current = history.get("currentId")
     else:
         nodes, current = _linear(chat), None
@@ -59,8 +59,8 @@ def _linear(chat: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidInputError("it has neither a history nor messages")
     nodes: dict[str, Any] = {}
     previous: str | None = None
-    for number, item in enumerate(listed):
-        node = item if isinstance(item, dict) else {"broken": item}
+    for number, raw_message in enumerate(listed):
+        node = raw_message if isinstance(raw_message, dict) else {"broken": raw_message}
         name = node["id"] if isinstance(node.get("id"), str) else f"{number}"
         nodes[name] = {**node, "parentId": previous}
         previous = name
@@ -88,11 +88,11 @@ def _branch(
     problems: list[Problem] = []
     for node_id in branch.path:
         problem = Problem(whose, name, None, f"message {node_id}")
-        found = attempt(lambda: _message(nodes[node_id]), problem)  # noqa: B023  # called at once
-        if isinstance(found, Problem):
-            problems.append(found)
+        message = attempt(lambda: _message(nodes[node_id]), problem)  # noqa: B023  # called at once
+        if isinstance(message, Problem):
+            problems.append(message)
         else:
-            messages.append(found)
+            messages.append(message)
             own = nodes[node_id].get("id")
             ids.append(own if isinstance(own, str) else None)
     title = raw.get("title") or chat.get("title")

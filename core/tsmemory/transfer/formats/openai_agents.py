@@ -62,25 +62,25 @@ def read(
         import sqlalchemy
 
         table = sqlalchemy.Table(messages_table, sqlalchemy.MetaData(), autoload_with=db)
-        data = sqlalchemy.type_coerce(table.c.message_data, sqlalchemy.Text)
-        query = sqlalchemy.select(table.c.session_id, data).order_by(table.c.session_id, table.c.id)
+        body = sqlalchemy.type_coerce(table.c.message_data, sqlalchemy.Text)
+        query = sqlalchemy.select(table.c.session_id, body).order_by(table.c.session_id, table.c.id)
         rows = [tuple(row) for row in db.execute(query)]
     yield from _sessions(rows, {}, user_id)
 
 
 def _sessions(rows: list[Any], times: dict[Any, Any], user_id: str) -> Iterator[Imported | Problem]:
     sessions: dict[Any, list[Any]] = {}
-    for session_id, data in rows:
-        sessions.setdefault(session_id, []).append(data)
-    for session_id, items in sessions.items():
+    for session_id, body in rows:
+        sessions.setdefault(session_id, []).append(body)
+    for session_id, bodies in sessions.items():
         if session_id is None:
-            yield Problem(user_id, None, None, f"{len(items)} items without a session id")
+            yield Problem(user_id, None, None, f"{len(bodies)} items without a session id")
             continue
 
         def place(number: int, name: str = str(session_id)) -> Problem:
             return Problem(user_id, name, None, f"item {number}")
 
-        decoded, problems = each(items, json_in, place)
+        decoded, problems = each(bodies, json_in, place)
         messages, odd = read_messages(decoded, user_id, f"session {session_id}")
         created, updated = times.get(session_id, (None, None))
         yield Imported(

@@ -28,8 +28,8 @@ def read(source: Source, *, user_id: str) -> Iterator[Imported | Problem]:
     seen: Counter[str] = Counter()
     for where, line in documents(read_bytes(source)):
         problem = Problem(user_id, None, None, where)
-        found = attempt(lambda: _conversation(line, user_id, where, seen), problem)  # noqa: B023
-        yield found
+        conversation = attempt(lambda: _conversation(line, user_id, where, seen), problem)  # noqa: B023
+        yield conversation
 
 
 def _conversation(line: Any, user_id: str, where: str, seen: Counter[str]) -> Imported:
@@ -152,7 +152,7 @@ def arguments_of(value: Any) -> dict[str, Any] | str:
     if not isinstance(value, str):
         return json.dumps(value)
     try:
-        found = json.loads(value)
+        parsed = json.loads(value)
     except (ValueError, RecursionError):
         return value
-    return found if isinstance(found, dict) else value
+    return parsed if isinstance(parsed, dict) else value

@@ -85,8 +85,8 @@ def read(source: Source, *, user_id: str) -> Iterator[Imported | Problem]:
 
 def read_older(source: Source, *, user_id: str) -> Iterator[Imported | Problem]:
     """The sessions of a directory of the older store; its files stay as they are."""
-    for _, found in _older(_directory(source), user_id):
-        yield found
+    for _, session in _older(_directory(source), user_id):
+        yield session
 
 
 def migrate_json_sessions(
@@ -112,12 +112,12 @@ def migrate_json_sessions(
     paths: dict[int, Path] = {}
 
     def sessions() -> Iterator[Imported | Problem]:
-        for path, found in _older(Path(directory), user_id):
-            paths[id(found)] = path
-            yield found
+        for path, session in _older(Path(directory), user_id):
+            paths[id(session)] = path
+            yield session
 
-    def rename(found: Imported) -> None:
-        path = paths[id(found)]
+    def rename(session: Imported) -> None:
+        path = paths[id(session)]
         try:
             path.rename(path.with_name(path.name + ".migrated"))
         except OSError as error:
@@ -135,8 +135,8 @@ def _older(directory: Path, user_id: str) -> Iterator[tuple[Path, Imported | Pro
         if path.name.endswith(".meta.json"):
             continue  # the newer store's, in the same directory
         problem = Problem(user_id, None, None, path.name)
-        found = attempt(lambda: _older_session(path, user_id), problem)  # noqa: B023
-        yield path, _skipped(found) if isinstance(found, Problem) else found
+        session = attempt(lambda: _older_session(path, user_id), problem)  # noqa: B023
+        yield path, _skipped(session) if isinstance(session, Problem) else session
 
 
 def _older_session(path: Path, user_id: str) -> Imported:

@@ -33,12 +33,12 @@ def is_item(raw: Any) -> bool:
     return isinstance(raw.get("type"), str) or any(t in _TEXTS[:2] for t in types)
 
 
-def read_items(items: list[Any], user_id: str, where: str) -> tuple[list[Message], list[Problem]]:
+def read_items(entries: list[Any], user_id: str, where: str) -> tuple[list[Message], list[Problem]]:
     """The messages that the items are; what cannot be read among them is reported."""
     messages: list[Message] = []
     problems: list[Problem] = []
     turn: list[Mapping[str, Any]] = []
-    for number, raw in enumerate(items, 1):
+    for number, raw in enumerate(entries, 1):
         problem = Problem(user_id, None, None, f"{where}, item {number}")
         kind = attempt(lambda: _kind(raw), problem)  # noqa: B023  # called at once
         if isinstance(kind, Problem):
@@ -51,8 +51,8 @@ def read_items(items: list[Any], user_id: str, where: str) -> tuple[list[Message
             turn.append(raw)
         else:
             role = kind
-            found = attempt(lambda: _single(raw, role), problem)  # noqa: B023
-            (problems if isinstance(found, Problem) else messages).append(found)  # type: ignore[arg-type]
+            message = attempt(lambda: _single(raw, role), problem)  # noqa: B023
+            (problems if isinstance(message, Problem) else messages).append(message)  # type: ignore[arg-type]
         if turn and raw.get("type", "message") == "message":
             _finish(turn, messages, problems, problem)
             turn = []
@@ -86,9 +86,9 @@ def _finish(
     problems: list[Problem],
     problem: Problem,
 ) -> None:
-    items = list(turn)
-    found = attempt(lambda: _assistant(items), problem)
-    (problems if isinstance(found, Problem) else messages).append(found)  # type: ignore[arg-type]
+    entries = list(turn)
+    message = attempt(lambda: _assistant(entries), problem)
+    (problems if isinstance(message, Problem) else messages).append(message)  # type: ignore[arg-type]
 
 
 def _single(raw: Mapping[str, Any], kind: str) -> Message:
@@ -108,38 +108,38 @@ def _single(raw: Mapping[str, Any], kind: str) -> Message:
     return Message(kind, _blocks(content), extensions=extensions)
 
 
-def _assistant(items: list[Mapping[str, Any]]) -> Message:
+def _assistant(entries: list[Mapping[str, Any]]) -> Message:
     blocks: list[Block] = []
     calls: list[ToolCall] = []
-    for item in items:
-        kind = item.get("type", "message")
+    for entry in entries:
+        kind = entry.get("type", "message")
         if kind == "message":
-            content = item.get("content")
+            content = entry.get("content")
             blocks += (
                 [{"type": "text", "text": content}]
                 if isinstance(content, str)
                 else _blocks(content)
             )
         elif kind == "reasoning":
-            parts = [*(item.get("summary") or ()), *(item.get("content") or ())]
+            parts = [*(entry.get("summary") or ()), *(entry.get("content") or ())]
             texts = [part["text"] for part in parts if isinstance(part, Mapping) and "text" in part]
             if texts:
                 blocks.append({"type": "reasoning", "reasoning": "\n\n".join(map(str, texts))})
         elif kind in _CALLS:
-            call_id = item.get("call_id", item.get("id"))
-            arguments = _arguments(item.get(_CALLS[str(kind)]))
+            call_id = entry.get("call_id", entry.get("id"))
+            arguments = _arguments(entry.get(_CALLS[str(kind)]))
             calls.append(
-                ToolCall(None if call_id is None else str(call_id), str(item["name"]), arguments)
+                ToolCall(None if call_id is None else str(call_id), str(entry["name"]), arguments)
             )
         else:
-            blocks.append({"type": "non_standard", "value": dict(item)})
+            blocks.append({"type": "non_standard", "value": dict(entry)})
     text_only = len(blocks) == 1 and blocks[0].get("type") == "text"
-    plain = text_only and len(items) == 1 and isinstance(items[0].get("content"), str)
+    plain = text_only and len(entries) == 1 and isinstance(entries[0].get("content"), str)
     return Message(
         "assistant",
         str(blocks[0]["text"]) if plain else blocks or "",
         tool_calls=tuple(calls),
-        extensions={} if plain else {"openai_responses": {"items": [dict(i) for i in items]}},
+        extensions={} if plain else {"openai_responses": {"items": [dict(i) for i in entries]}},
     )
 
 
@@ -147,10 +147,10 @@ def _arguments(value: Any) -> dict[str, Any] | str:
     if isinstance(value, dict):
         return value
     try:
-        found = json.loads(value)
+        parsed = json.loads(value)
     except (ValueError, TypeError, RecursionError):
         return str(value) if value is not None else {}
-    return found if isinstance(found, dict) else str(value)
+    return parsed if isinstance(parsed, dict) else str(value)
 
 
 def _blocks(content: Any) -> list[Block]:

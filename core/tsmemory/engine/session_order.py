@@ -13,54 +13,62 @@ __all__ = ["Activity", "SessionOrder"]
 Activity = tuple[int, str, str]
 """(update_time, user_id, session_id): the position of a session in listings."""
 
+_MAX_MOVES = 1024  # changes that wait for somebody to ask for the order
 _CHUNK = 512  # entries after which a chunk is split at twice its size: inserting moves that many
 
 
 class SessionOrder:
     """Which session was active when. Not thread-safe: the owner holds a lock.
 
-    `changing` is True after a change was interrupted half-way; the owner then fills a new one.
+    A change is one assignment (`_moves`) until somebody asks for the order, so a write costs next
+    to nothing, and an interrupt cannot leave half of one. `changing` is True after an interrupt in
+    the middle of asking; the owner then fills a new one.
     """
 
     def __init__(self) -> None:
         self.changing = False
+        self._moves: dict[Key, int | None] = {}
         self._times: dict[Key, int] = {}
         self._all = _SortedEntries()
         self._users: dict[str, _SortedEntries] = {}
 
-    def __len__(self) -> int:
-        return len(self._times)
-
-    def time_of(self, key: Key) -> int | None:
-        """The last activity of a session (µs); None where it is not in here."""
-        return self._times.get(key)
-
     def set(self, key: Key, update_time: int) -> None:
         """Put a session at its position, wherever it was."""
-        before = self._times.get(key)
-        if before == update_time:
-            return
-        self.changing = True
-        if before is not None:
-            self._remove((before, key.user_id, key.session_id))
-        self._times[key] = update_time
-        entry = (update_time, key.user_id, key.session_id)
-        self._all.add(entry)
-        entries = self._users.get(key.user_id)
-        if entries is None:
-            entries = self._users[key.user_id] = _SortedEntries()
-        entries.add(entry)
-        self.changing = False
+        self._move(key, update_time)
 
     def discard(self, key: Key) -> None:
         """Remove a session that may not be in here."""
-        time = self._times.get(key)
-        if time is None:
+        self._move(key, None)
+
+    def _move(self, key: Key, time: int | None) -> None:
+        self._moves[key] = time
+        if len(self._moves) > _MAX_MOVES:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Apply what changed since the last time."""
+        if not self._moves:
             return
         self.changing = True
-        del self._times[key]
-        self._remove((time, key.user_id, key.session_id))
+        for key, time in self._moves.items():
+            before = self._times.get(key)
+            if before == time:
+                continue
+            if before is not None:
+                del self._times[key]
+                self._remove((before, key.user_id, key.session_id))
+            if time is not None:
+                self._times[key] = time
+                self._add((time, key.user_id, key.session_id))
+        self._moves = {}
         self.changing = False
+
+    def _add(self, entry: Activity) -> None:
+        self._all.add(entry)
+        entries = self._users.get(entry[1])
+        if entries is None:
+            entries = self._users[entry[1]] = _SortedEntries()
+        entries.add(entry)
 
     def _remove(self, entry: Activity) -> None:
         self._all.remove(entry)
@@ -72,6 +80,7 @@ class SessionOrder:
     def page(self, query: SessionQuery, after: Activity | None, count: int) -> list[Activity]:
         """The next `count` positions after `after` in the query's range and direction. Filters and
         the query's own `after` and `limit` are the caller's."""
+        self._settle()
         entries = self._all if query.user_id is None else self._users.get(query.user_id)
         if entries is None:
             return []
@@ -85,6 +94,7 @@ class SessionOrder:
 
     def entries(self) -> Iterable[Activity]:
         """All positions, oldest first."""
+        self._settle()
         return (entry for chunk in self._all.chunks for entry in chunk)
 
 

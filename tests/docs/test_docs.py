@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
-import runpy
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -11,10 +14,13 @@ import pytest
 import langchain_tsmemory
 import llamaindex_tsmemory
 import tsmemory
+from tools import overview
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SHOWN = re.compile(r"\n```output\n(.*?)^```", re.MULTILINE | re.DOTALL)
+"""What a page says that the block just before it prints."""
 NOT_RUN = "# not run:"
 RUN_ELSEWHERE = {"coming-from-agent-memory.md": "tests/backends/tablestore/test_coming_from.py"}
 """Pages whose blocks need a server of their own, and the test that runs them."""
@@ -31,13 +37,22 @@ def test_the_blocks_of_a_page_run(
     if page.name in RUN_ELSEWHERE:
         assert page.name in (ROOT / RUN_ELSEWHERE[page.name]).read_text(encoding="utf-8")
         return
-    code = [block for block in blocks(page) if NOT_RUN not in block]
-    if not code:
+    text = page.read_text(encoding="utf-8")
+    found = [match for match in BLOCK.finditer(text) if NOT_RUN not in match[1]]
+    if not found:
         pytest.skip("no Python on this page")
     monkeypatch.chdir(tmp_path)
-    script = tmp_path / f"{page.stem}.py"
-    script.write_text("\n".join(code), encoding="utf-8")
-    runpy.run_path(str(script), run_name="__docs__")
+    module = types.ModuleType("__docs__")
+    monkeypatch.setitem(sys.modules, "__docs__", module)
+    for number, match in enumerate(found):
+        script = tmp_path / f"{page.stem}_{number}.py"  # tools are read from their source
+        script.write_text(match[1], encoding="utf-8")
+        code = compile(match[1], str(script), "exec", dont_inherit=True)
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(code, module.__dict__)
+        shown = SHOWN.match(text, match.end())
+        if shown:
+            assert printed.getvalue() == shown[1]
 
 
 def test_what_is_not_run_says_why() -> None:
@@ -68,3 +83,12 @@ def test_the_make_targets_of_the_readme_exist() -> None:
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
         for target in re.findall(r"\bmake ([a-z]+)\b", page.read_text(encoding="utf-8")):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_picture_of_the_readme_is_the_one_that_is_drawn() -> None:
+    assert overview.PICTURE.read_text(encoding="utf-8") == overview.draw(), (
+        "python -m tools.overview"
+    )
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for _, text, _ in overview.TRANSCRIPT[:4]:
+        assert text in readme

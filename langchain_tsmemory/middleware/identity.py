@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -20,6 +21,7 @@ _DEFAULT_USER = "default"
 _SESSION_NAMES = ("session_id", "conversation_id", "thread_id")
 _USER_NAMES = ("user_id",)
 _CHECKPOINTER = "__pregel_checkpointer"  # langgraph._internal._constants.CONFIG_KEY_CHECKPOINTER
+_TASK_ID = re.compile(r":[0-9a-f-]{36}")
 _TOOLS = "tools:"  # how the namespace of what runs in a tool call of `create_agent` begins
 
 
@@ -58,11 +60,14 @@ def run_of(runtime: Any, session_id: Identity | None, user_id: Identity | None) 
     user, _ = _named(user_id, _USER_NAMES, context, configurable)
     # The last part of the namespace is the hook's own node; what stands before is the agent's.
     ns = str(configurable.get("checkpoint_ns") or "").rpartition("|")[0]
+    in_tool = any(part.startswith(_TOOLS) for part in ns.split("|"))
+    if not in_tool:
+        # A node of a graph is the same agent in each run; a tool call is another each time.
+        ns = _TASK_ID.sub("", ns)
     where = Place(
         str(configurable.get("thread_id") or ""), ns, saver_name(configurable.get(_CHECKPOINTER))
     )
-    nested = inherited and any(part.startswith(_TOOLS) for part in ns.split("|"))
-    return Run(_DEFAULT_USER if user is None else user, session, where, nested)
+    return Run(_DEFAULT_USER if user is None else user, session, where, inherited and in_tool)
 
 
 def _config() -> Mapping[str, Any]:

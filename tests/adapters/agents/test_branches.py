@@ -15,6 +15,7 @@ from langchain.agents.middleware.types import AgentMiddleware
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, RemoveMessage
 from langchain_core.outputs import ChatGenerationChunk
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
 
 from langchain_tsmemory import TSMemoryMiddleware
 from tests.adapters.agents._agents import agent, ask, config, roles, step, texts, tool_of
@@ -131,6 +132,26 @@ def test_a_thread_that_a_checkpointer_has_lost_is_shown(store: Store) -> None:
     for text in ("q1", "q2"):
         ask(agent(store, model, checkpointer=InMemorySaver()), text, thread_id="t")
     assert model.shown() == ["Be brief.", "q1", "a1", "q2"]
+
+
+def test_an_agent_that_is_a_node_of_a_graph_follows_the_graph_s_forks(store: Store) -> None:
+    model = ScriptedModel(script=say("a1", "a2", "a3"))
+    graph = StateGraph(MessagesState)
+    graph.add_node("agent", agent(store, model))
+    graph.add_edge(START, "agent")
+    made: Any = graph.compile(checkpointer=InMemorySaver())
+    thread: Any = {"configurable": {"thread_id": "s"}}
+    for text in ("q1", "q2"):
+        made.invoke({"messages": [HumanMessage(text)]}, thread)
+    assert model.shown() == ["Be brief.", "q1", "a1", "q2"]
+    past = next(
+        s
+        for s in made.get_state_history(thread)
+        if not s.next and len(s.values.get("messages", ())) == 2
+    )
+    made.invoke({"messages": [HumanMessage("q2 edited")]}, past.config)
+    assert model.shown() == ["Be brief.", "q1", "a1", "q2 edited"]
+    assert texts(store) == ["q1", "a1", "q2", "a2", "q2 edited", "a3"]
 
 
 # -- clients that send everything ----------------------------------------------------------------

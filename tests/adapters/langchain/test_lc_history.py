@@ -288,6 +288,18 @@ def test_what_others_wrote(make: Make, both: Both) -> None:
     assert kept.extensions == {"llamaindex": {"a": 1}}
 
 
+def test_a_window_that_moves_in_steps(make: Make, both: Both) -> None:
+    history = make(window=Window(last=4, step=4, merge_roles=True))
+    before: list[Any] = []
+    for i in range(8):
+        both.add(history, [HumanMessage(f"q{i}"), AIMessage(f"a{i}")])
+        now = both.read(history)
+        assert len(now) in (2, 4, 6)
+        if before and now[0] == before[0]:
+            assert now[: len(before)] == before
+        before = now
+
+
 def test_from_a_url(tmp_path: Path, both: Both) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     with TSMemoryChatMessageHistory("s", store=url) as history:

@@ -18,10 +18,13 @@ from tsmemory.backends.postgres.client import AsyncClient, Client, Settings
 from tsmemory.backends.postgres.layout import Layout
 from tsmemory.backends.postgres.maintenance import Maintenance
 from tsmemory.backends.postgres.rows import MAX_BODY
+from tsmemory.backends.postgres.search import Search
 from tsmemory.backends.postgres.writer import Writer
 from tsmemory.engine.contract import now_us
+from tsmemory.engine.log import get_logger
 from tsmemory.engine.network import ErrorClass, NetworkBackend
 from tsmemory.engine.records import Capabilities
+from tsmemory.engine.steps import Steps
 from tsmemory.engine.urls import as_bool, split_url
 from tsmemory.errors import (
     AuthenticationError,
@@ -40,8 +43,10 @@ serialisation failures and deadlocks, a plan that a migration made stale."""
 _TIMED_OUT = ("57014", "55P03")
 _UNDEFINED = ("42P01", "3F000", "42703")
 
+_log = get_logger("postgres")
 
-class PostgresBackend(Writer, Maintenance, NetworkBackend):
+
+class PostgresBackend(Writer, Search, Maintenance, NetworkBackend):
     """Sessions in a PostgreSQL database (13 or later, encoding UTF8). `setup` makes the tables.
 
     Args:
@@ -58,6 +63,8 @@ class PostgresBackend(Writer, Maintenance, NetworkBackend):
         prepare: whether repeated statements are prepared in the server. None: where no pooler is
             in between.
         partitions: into how many hash partitions `setup` divides a new messages table; 0: none.
+        search: whether messages are indexed for searches, which costs an append about as much
+            again in the server. Without it, searches read the messages.
         row_security: have `setup` install the policy of row-level security, and name the user to
             it in each transaction.
 
@@ -80,6 +87,7 @@ class PostgresBackend(Writer, Maintenance, NetworkBackend):
         retry_for: float = 10.0,
         prepare: bool | None = None,
         partitions: int = 0,
+        search: bool = True,
         row_security: bool = False,
         clock: Callable[[], int] = now_us,
     ) -> None:
@@ -90,7 +98,7 @@ class PostgresBackend(Writer, Maintenance, NetworkBackend):
         if not 0 <= partitions <= 1024:
             raise InvalidInputError(f"partitions is {partitions}; give 0 to 1024")
         self.layout = Layout.named(schema, prefix)
-        self.partitions, self.row_security = partitions, row_security
+        self.partitions, self.row_security, self.indexed = partitions, row_security, search
         self.clock = clock
         self._conninfo, self._size = conninfo, pool_size
         self._settings = Settings(timeout, row_security, prepare)
@@ -98,6 +106,14 @@ class PostgresBackend(Writer, Maintenance, NetworkBackend):
         if client is not None and _is_async(client):
             client, async_client = None, client
         super().__init__(client=client, async_client=async_client, retry_for=retry_for)
+
+    def setup(self) -> Steps[None]:
+        """Create or migrate the tables, then index the messages that are not, in slices."""
+        yield from super().setup()
+        done = 0
+        while self.indexed and (count := (yield from self.backfill())):
+            done += count
+            _log.info("indexing for search: %d messages done", done)
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> PostgresBackend:
@@ -183,6 +199,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "retry_for": float,
     "prepare": as_bool,
     "partitions": int,
+    "search": as_bool,
     "row_security": as_bool,
 }
 

@@ -83,7 +83,13 @@ CROSS JOIN LATERAL (SELECT coalesce(m.body->'escaped', m.body) AS record) r
 WHERE s.expires_at IS NULL OR s.expires_at > extract(epoch FROM now()) * 1000000
 """
 
-MIGRATIONS: tuple[str, ...] = (_TABLES,)
+_SEARCH = """
+ALTER TABLE {messages} ADD COLUMN search tsvector;
+CREATE INDEX {prefix}messages_search ON {messages} USING gin (search);
+CREATE INDEX {prefix}messages_unindexed ON {messages} (session) WHERE search IS NULL
+"""
+
+MIGRATIONS: tuple[str, ...] = (_TABLES, _SEARCH)
 """Each takes the schema from version i to i + 1, all of them in one transaction."""
 
 

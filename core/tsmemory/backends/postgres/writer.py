@@ -36,6 +36,7 @@ from tsmemory.backends.postgres.rows import (
     session_values,
     unescape_text,
 )
+from tsmemory.backends.postgres.search import vector
 from tsmemory.engine.commit import (
     CLOCK_SKEW_US,
     Loaded,
@@ -72,11 +73,13 @@ WITH written AS (
     ON CONFLICT (user_id, session_id) {{on_conflict}}
     RETURNING s.*
 ), inserted AS (
-    INSERT INTO {{messages}} (session, create_time, message_id, user_id, pinned, body, exact)
+    INSERT INTO {{messages}}
+        (session, create_time, message_id, user_id, pinned, body, exact, search)
     SELECT s.id, s.last_time - %(count)s + m.number, m.id, s.user_id, m.pinned, m.body::jsonb,
-        (CASE m.exact WHEN '' THEN m.body ELSE m.exact END)::json
+        (CASE m.exact WHEN '' THEN m.body ELSE m.exact END)::json, m.search::tsvector
     FROM written s, unnest(%(ids)s::text[], %(pinned)s::boolean[], %(bodies)s::text[],
-        %(exacts)s::text[]) WITH ORDINALITY AS m (id, pinned, body, exact, number)
+        %(exacts)s::text[], %(vectors)s::text[])
+        WITH ORDINALITY AS m (id, pinned, body, exact, search, number)
 )
 SELECT {SESSION_COLUMNS} FROM written s
 """
@@ -134,17 +137,21 @@ _UPDATE_SESSION = (
     f"WHERE {_KEY}"
 )
 _INSERT = f"""
-INSERT INTO {{messages}} (session, create_time, message_id, user_id, pinned, body, exact)
+INSERT INTO {{messages}} (session, create_time, message_id, user_id, pinned, body, exact, search)
 SELECT s.id, m.time, m.id, s.user_id, m.pinned, m.body::jsonb,
-    (CASE m.exact WHEN '' THEN m.body ELSE m.exact END)::json
+    (CASE m.exact WHEN '' THEN m.body ELSE m.exact END)::json, m.search::tsvector
 FROM {{sessions}} s, unnest(%(times)s::bigint[], %(ids)s::text[], %(pinned)s::boolean[],
-    %(bodies)s::text[], %(exacts)s::text[]) AS m (time, id, pinned, body, exact)
+    %(bodies)s::text[], %(exacts)s::text[], %(vectors)s::text[])
+    AS m (time, id, pinned, body, exact, search)
 WHERE {_KEY}
 """
 
 
 class Writer(Reader):
     """The writing primitives."""
+
+    indexed: bool
+    """Whether messages get a vector for searches."""
 
     # -- the primitives ----------------------------------------------------------------------
 
@@ -215,7 +222,7 @@ class Writer(Reader):
     ) -> tuple[str, dict[str, Any]]:
         values = {
             **key_values(key),
-            **_columns(messages, bodies),
+            **self._columns(key, messages, bodies),
             "count": len(messages),
             "ttl": change.ttl,
             "default_ttl": change.default_ttl,
@@ -223,6 +230,19 @@ class Writer(Reader):
         }
         sql = _APPEND_BY_VERSION.get(change.if_version, _APPEND_AT_VERSION)
         return self.layout.fill(sql), values
+
+    def _columns(
+        self, key: Key, messages: list[Message], bodies: Mapping[str, bytes]
+    ) -> dict[str, list[Any]]:
+        """The columns of message rows, as arrays."""
+        packed = [pack(bodies[m.message_id]) for m in messages]
+        return {
+            "ids": [escape_text(m.message_id) for m in messages],
+            "pinned": [is_pinned(m.role) for m in messages],
+            "bodies": [body for body, _ in packed],
+            "exacts": [exact for _, exact in packed],
+            "vectors": [vector(key.user_id, m) if self.indexed else None for m in messages],
+        }
 
     # -- the template ------------------------------------------------------------------------
 
@@ -284,7 +304,7 @@ class Writer(Reader):
                 statements.append(
                     (
                         self.layout.fill(_INSERT),
-                        {**values, **_columns(messages, bodies), "times": times},
+                        {**values, **self._columns(key, messages, bodies), "times": times},
                     )
                 )
             yield lambda tx: tx.write(*statements)
@@ -306,17 +326,6 @@ def _only_appends(change: Change) -> bool:
 
 def _position(position: Position) -> dict[str, Any]:
     return {"time": position.create_time, "id": escape_text(position.message_id)}
-
-
-def _columns(messages: list[Message], bodies: Mapping[str, bytes]) -> dict[str, list[Any]]:
-    """The columns of message rows, as arrays."""
-    packed = [pack(bodies[m.message_id]) for m in messages]
-    return {
-        "ids": [escape_text(m.message_id) for m in messages],
-        "pinned": [is_pinned(m.role) for m in messages],
-        "bodies": [body for body, _ in packed],
-        "exacts": [exact for _, exact in packed],
-    }
 
 
 def _outcome(change: Change, messages: list[Message], row: SessionRow) -> Outcome:

@@ -30,9 +30,14 @@ Statement: TypeAlias = tuple[str, Any]
 """SQL, and its parameters by name."""
 
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"  # each statement sees what came before it
-_PLANNER = {"enable_seqscan": "off", "enable_bitmapscan": "off"}
+_PLANNER = {
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
 """Every statement of ours has an index in its order. Without statistics (a table that has just
-been filled) the planner may prefer to read a session whole, and keep that plan."""
+been filled) the planner may prefer to read a session whole, and keep that plan; with them it may
+plan a prepared statement anew each time, which takes as long as to run it."""
 _IDLE = pq.TransactionStatus.IDLE
 _BUSY = (pq.TransactionStatus.ACTIVE, pq.TransactionStatus.UNKNOWN)
 
@@ -116,11 +121,12 @@ def usable(connection: Any) -> bool:
 
 def _rows(cursor: Any) -> Any:
     """The rows, or how many there are where the statement returns none."""
-    return cursor.fetchall() if cursor.description else cursor.rowcount
+    # Not `description`: it makes an object per column.
+    return cursor.rowcount if cursor.rownumber is None else cursor.fetchall()
 
 
 async def _arows(cursor: Any) -> Any:
-    return await cursor.fetchall() if cursor.description else cursor.rowcount
+    return cursor.rowcount if cursor.rownumber is None else await cursor.fetchall()
 
 
 class Transaction:

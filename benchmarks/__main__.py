@@ -6,7 +6,8 @@ import importlib
 import sys
 
 NAMES = (
-    "sqlite", "postgres", "jsonl_memory", "redis_memory", "tablestore_requests", "doors", "windows",
+    "sqlite", "postgres", "jsonl_memory", "redis_memory", "redis_costs",
+    "tablestore_requests", "doors", "windows",
     "turns",
 )  # fmt: skip
 

@@ -44,9 +44,9 @@ class AsyncWire(Wires):
                 missing = self._finish(calls, replies)
                 if missing:
                     again = [calls[i] for i in missing]
-                    found = await self._exchange(self._route(again), len(again), whole=True)
-                    self._finish(again, found)
-                    for i, reply in zip(missing, found, strict=True):
+                    repeated = await self._exchange(self._route(again), len(again), whole=True)
+                    self._finish(again, repeated)
+                    for i, reply in zip(missing, repeated, strict=True):
                         replies[i] = reply
                 for i, reply in enumerate(replies):
                     if redirects(reply):
@@ -58,23 +58,23 @@ class AsyncWire(Wires):
 
     async def _exchange(self, groups: list[Group], count: int, *, whole: bool) -> list[Any]:
         replies: list[Any] = [None] * count
-        held: list[tuple[str, Any]] = []
+        connections: list[tuple[str, Any]] = []
         try:
             async with _timeout(self._timeout):
                 for group in groups:  # 1, 2
-                    held.append((group.node, await self._take(group)))
-                    await held[-1][1].connect()
+                    connections.append((group.node, await self._take(group)))
+                    await connections[-1][1].connect()
                     data = b"".join([call.pack(whole=whole) for _, call in group.calls])
-                    await held[-1][1].send_packed_command([data])
-                for group, (_, connection) in zip(groups, held, strict=True):
+                    await connections[-1][1].send_packed_command([data])
+                for group, (_, connection) in zip(groups, connections, strict=True):
                     for i, call in group.calls:
                         replies[i] = call.answer(await _aread(connection))  # 4
         except BaseException:  # 3
-            for _, connection in held:
+            for _, connection in connections:
                 await connection.disconnect(nowait=True)
             raise
         now = time.monotonic()
-        for node, connection in held:
+        for node, connection in connections:
             self._idle[node].append((connection, now))
         return replies
 

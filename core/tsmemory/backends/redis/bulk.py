@@ -118,11 +118,11 @@ def _stage(
         args += pair
     args += removed
     announced = plan.head.session.update_time
-    what, _, *rest = yield from write(  # 4
+    what, _, *reply = yield from write(  # 4
         server, session, scripts.FINISH, args, announced, session.staging
     )
     if what == b"lost":
-        raise lost(key, rest[0])
+        raise lost(key, reply[0])
     if what not in (b"ok", b"done"):
         raise StaleError
     yield from settle(server, session, max(announced, update_time_of(snapped.state)), state)
@@ -141,9 +141,9 @@ def _stage_rows(
     index = hidden
     staged = row_at = gone_at = 0
     while True:
-        some = _slice(rows, row_at, encoded)
+        batch = _slice(rows, row_at, encoded)
         deletions = gone[gone_at : gone_at + _DELETIONS]
-        more_rows = row_at + len(some) < len(rows)
+        more_rows = row_at + len(batch) < len(rows)
         more_gone = gone_at + len(deletions) < len(gone)
         args: list[Any] = [
             token, ms, mode, staged, index, "1" if more_rows else "", "1" if more_gone else "",
@@ -151,19 +151,19 @@ def _stage_rows(
         ]  # fmt: skip
         for position in deletions:
             args += (position.create_time, store_id(position.message_id))
-        for message in some:
+        for message in batch:
             pin = b"1" if is_pinned(message.role) else b"0"
             mid = message.message_id
             args += (message.create_time, store_id(mid), pin + encoded[mid])
-        what, _, *rest = yield from server.call(
+        what, _, *reply = yield from server.call(
             scripts.STAGE, (*session.keys, *session.staging), *args
         )
         if what == b"lost":
-            raise lost(key, rest[0])
+            raise lost(key, reply[0])
         if what != b"ok":
             raise StaleError
         before = (index, staged)
-        index, staged, gone_done, rows_done = rest
+        index, staged, gone_done, rows_done = reply
         row_at += rows_done
         gone_at += gone_done
         if before == (index, staged) and not (gone_done or rows_done):
@@ -172,11 +172,11 @@ def _stage_rows(
 
 def _slice(rows: list[Message], start: int, encoded: Mapping[str, bytes]) -> list[Message]:
     """The next rows for one script."""
-    some: list[Message] = []
+    batch: list[Message] = []
     size = 0
     for message in rows[start : start + SLICE_ROWS]:
         size += len(encoded[message.message_id])
-        if some and size > SLICE_BYTES:
+        if batch and size > SLICE_BYTES:
             break
-        some.append(message)
-    return some
+        batch.append(message)
+    return batch

@@ -103,14 +103,14 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 def disconnect(client: Any) -> None:
     """Close a client of `Target.connect`."""
-    for one in (client, *_sentinels(client)):
-        one.close()
+    for opened in (client, *_sentinels(client)):
+        opened.close()
 
 
 async def adisconnect(client: Any) -> None:
     """Close a client of `Target.aconnect`."""
-    for one in (client, *_sentinels(client)):
-        await one.aclose()
+    for opened in (client, *_sentinels(client)):
+        await opened.aclose()
 
 
 def _sentinels(client: Any) -> list[Any]:
@@ -189,10 +189,10 @@ def read_url(url: str, options: dict[str, Any]) -> tuple[Target, dict[str, Any]]
     scheme = scheme_of(url)
     if scheme not in _SCHEMES:
         raise InvalidInputError(f"a Redis URL begins with one of {', '.join(_SCHEMES)}")
-    known = {**_CONNECTION, **_OWN}
+    readers = {**_CONNECTION, **_OWN}
     if scheme.endswith("+sentinel"):
-        known |= _SENTINEL
-    parts, found = split_url(url, known, options)
+        readers |= _SENTINEL
+    parts, values = split_url(url, readers, options)
     if parts.fragment:
         raise InvalidInputError(f"{scheme}: write a # as %23")
     credentials = parts.netloc.rpartition("@")[0]
@@ -203,12 +203,12 @@ def read_url(url: str, options: dict[str, Any]) -> tuple[Target, dict[str, Any]]
     if password:
         connection["password"] = unquote(password)
     sentinel = dict(_DEFAULTS)
-    for name, value in found.items():
+    for name, value in values.items():
         if name in _CONNECTION:
             connection[name] = value
         elif name in _SENTINEL:
             sentinel[name.removeprefix("sentinel_")] = value
-    own = {name: value for name, value in found.items() if name in ("prefix", "ttl", "retry_for")}
+    own = {name: value for name, value in values.items() if name in ("prefix", "ttl", "retry_for")}
     path = [unquote(part) for part in parts.path.split("/") if part]
     service = None
     if scheme.endswith("+sentinel"):
@@ -233,7 +233,7 @@ def read_url(url: str, options: dict[str, Any]) -> tuple[Target, dict[str, Any]]
         service=service,
         connection=connection,
         sentinel=sentinel,
-        max_connections=found.get("max_connections", 50),
+        max_connections=values.get("max_connections", 50),
     )
     if scheme == "unix" and (parts.hostname or not target.socket):
         raise InvalidInputError("unix: three slashes and the socket's path, as unix:///run/r.sock")

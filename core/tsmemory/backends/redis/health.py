@@ -27,10 +27,10 @@ def findings(replies: Sequence[Any]) -> list[Finding]:
     """What the replies to `questions` say."""
     info = _info(replies[0])
     save, replicas = (_setting(reply) for reply in replies[1:])
-    found = []
+    results = []
     policy = info.get("maxmemory_policy")
     if policy is not None:
-        found.append(
+        results.append(
             Finding(
                 "eviction",
                 policy == "noeviction",
@@ -40,14 +40,14 @@ def findings(replies: Sequence[Any]) -> list[Finding]:
         )
     log = info.get("aof_enabled")
     if log is not None and (log == "1" or save is not None):
-        kept = log == "1" or bool(save)
+        on_disk = log == "1" or bool(save)
         what = "nothing is on disk: a restart loses every session"
-        if kept:
+        if on_disk:
             what = "an append-only file" if log == "1" else "snapshots: a crash loses what is newer"
-        found.append(Finding("persistence", kept, what))
+        results.append(Finding("persistence", on_disk, what))
     if int(info.get("connected_slaves", "0")) > 0 and replicas is not None:
         waits = int(replicas or 0) > 0
-        found.append(
+        results.append(
             Finding(
                 "replicas",
                 waits,
@@ -55,7 +55,7 @@ def findings(replies: Sequence[Any]) -> list[Finding]:
                 + ("" if waits else ": a master cut off from them takes writes that are lost"),
             )
         )
-    return found
+    return results
 
 
 def _info(reply: Any) -> dict[str, str]:

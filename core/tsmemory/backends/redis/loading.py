@@ -107,52 +107,52 @@ def load(
         bound = (max(through.create_time, 0), store_id(through.message_id))
     waiting = Waiting(key)
     names = [*rows, *times]
-    found: Snapped | None = None
+    snapped: Snapped | None = None
     at = 0
-    while found is None or at < len(names):
-        some = [store_id(mid) for mid in names[at : at + SLICE_ROWS]]
-        count = min(max(len(rows) - at, 0), len(some))
+    while snapped is None or at < len(names):
+        stored_ids = [store_id(mid) for mid in names[at : at + SLICE_ROWS]]
+        count = min(max(len(rows) - at, 0), len(stored_ids))
         while True:
-            what, now, *rest = yield from server.call(
-                scripts.LOAD, session.keys, token, b"1", *bound, count, *some
+            what, now, *reply = yield from server.call(
+                scripts.LOAD, session.keys, token, b"1", *bound, count, *stored_ids
             )
             server.heard(now)
             if what == b"ok":
                 break
             if what == b"lost":
-                raise lost(key, rest[0])
+                raise lost(key, reply[0])
             if what == b"repair":
                 yield from repair(server, key, token, waiting)
             else:
                 yield waiting.pause()
-        state, fields, lengths, text, told, counted, done = rest
+        state, fields, lengths, text, told, counted, done = reply
         at += done
-        part = Snapped(
+        portion = Snapped(
             int(now),
             state,
             fields,
             [read_row(key, data) for data in split_rows(lengths, text)],
             [None if time == b"-" else int(time) for time in told.split()] if state
-            else list[int | None]([None] * (len(some) - count)),
+            else list[int | None]([None] * (len(stored_ids) - count)),
             counted,
         )  # fmt: skip
-        if found is None:
-            found = part
-        elif found.state != state:
+        if snapped is None:
+            snapped = portion
+        elif snapped.state != state:
             raise StaleError
         else:
-            found.rows.extend(part.rows)
-            found.times.extend(part.times)
-    return found
+            snapped.rows.extend(portion.rows)
+            snapped.times.extend(portion.times)
+    return snapped
 
 
 def repair(server: RedisServer, key: Key, token: bytes, waiting: Waiting) -> Steps[None]:
     """Remove what no reader sees, in slices."""
     keys = server.names.session(key).keys
     while True:
-        what, _, *rest = yield from server.call(scripts.REPAIR, keys, token, _REPAIR_ROWS)
+        what, _, *reply = yield from server.call(scripts.REPAIR, keys, token, _REPAIR_ROWS)
         if what == b"lost":
-            raise lost(key, rest[0])
+            raise lost(key, reply[0])
         if what == b"ok":
             return
         if what == b"busy":

@@ -35,7 +35,7 @@ def erase_sessions(
 ) -> Steps[Erased]:
     """Remove sessions and their entries."""
     mark = os.urandom(9).hex()
-    found = [server.names.session(key) for key in sessions]
+    session_keys = [server.names.session(key) for key in sessions]
     replies = yield from server.calls(
         [
             scripted(
@@ -43,12 +43,12 @@ def erase_sessions(
                 (*s.keys, *s.staging, *(() if server.is_cluster else s.lists)),
                 (mark, _REMEMBER_MS, "1" if only_expired else "", s.member, s.all_member),
             )
-            for s in found
+            for s in session_keys
         ]
     )
     rest: list[Call] = []
     count = messages = 0
-    for session, (what, _, size) in zip(found, replies, strict=True):
+    for session, (what, _, size) in zip(session_keys, replies, strict=True):
         if what == b"live":
             continue
         if server.is_cluster:
@@ -61,8 +61,8 @@ def erase_sessions(
     return Erased(count, messages)
 
 
-def _sum(one: Erased, other: Erased) -> Erased:
-    return Erased(one.sessions + other.sessions, one.messages + other.messages)
+def _sum(erased: Erased, other: Erased) -> Erased:
+    return Erased(erased.sessions + other.sessions, erased.messages + other.messages)
 
 
 def _erase_listed(server: RedisServer, user_id: str | None) -> Steps[Erased]:
@@ -72,8 +72,8 @@ def _erase_listed(server: RedisServer, user_id: str | None) -> Steps[Erased]:
             _, entries = yield from scan_page(server, source, user_id, None)
             if not entries:
                 break
-            some = yield from erase_sessions(server, [entry.key for entry in entries])
-            total = _sum(total, some)
+            erased = yield from erase_sessions(server, [entry.key for entry in entries])
+            total = _sum(total, erased)
     return total
 
 
@@ -84,7 +84,7 @@ def _erase_found(server: RedisServer, pattern: str, user_id: str | None) -> Step
         cursor = b"0"
         while True:
             cursor, names = yield from _scan(server, node, cursor, pattern)
-            parsed = {one[0] for name in names if (one := server.names.parse(name)) is not None}
+            parsed = {match[0] for name in names if (match := server.names.parse(name)) is not None}
             keys = [key for key in parsed if user_id is None or key.user_id == user_id]
             total = _sum(total, (yield from erase_sessions(server, keys)))
             if user_id is None:
@@ -171,14 +171,20 @@ def stats(server: RedisServer) -> Steps[Stats]:
     )
 
 
-def _memory(server: RedisServer, found: Sequence[SessionKeys], size: int) -> Steps[int | None]:
+def _memory(
+    server: RedisServer, session_keys: Sequence[SessionKeys], size: int
+) -> Steps[int | None]:
     try:
         sizes = yield from server.calls(
-            [Call(None, [key], ("MEMORY", "USAGE", key)) for one in found for key in one.keys]
+            [
+                Call(None, [key], ("MEMORY", "USAGE", key))
+                for session in session_keys
+                for key in session.keys
+            ]
         )
     except (AuthenticationError, BackendError):
         return None
-    return size + sum(one or 0 for one in sizes)
+    return size + sum(bytes_used or 0 for bytes_used in sizes)
 
 
 # -- verifying -------------------------------------------------------------------------------
@@ -245,7 +251,7 @@ def _verify_list(
 ) -> Steps[list[Problem]]:
     """The user's list against everybody's."""
     problems: list[Problem] = []
-    found: set[Key] = set()
+    on_user_lists: set[Key] = set()
     for source in server.names.lists(user_id):
         last: Entry | None = None
         while True:
@@ -253,10 +259,10 @@ def _verify_list(
             if not entries:
                 break
             last = entries[-1]
-            found |= {entry.key for entry in entries}
+            on_user_lists |= {entry.key for entry in entries}
     of_all = {key for key in listed if key.user_id == user_id}
-    for key in sorted(found ^ of_all):
-        where = "everybody's" if key in found else "the user's"
+    for key in sorted(on_user_lists ^ of_all):
+        where = "everybody's" if key in on_user_lists else "the user's"
         problems.append(Problem(*key, None, f"is not on {where} list of sessions"))
     return problems
 

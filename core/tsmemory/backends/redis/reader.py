@@ -36,18 +36,18 @@ def lost(key: Key, what: bytes) -> CorruptRecordError:
 
 
 def get_session(server: RedisServer, key: Key) -> Steps[Session | CorruptRecordError | None]:
-    state, now, *rest = yield from server.call(scripts.HEAD, server.names.session(key).keys)
+    state, now, *reply = yield from server.call(scripts.HEAD, server.names.session(key).keys)
     server.heard(now)
-    return read_session(key, state, rest)
+    return read_session(key, state, reply)
 
 
 def read_session(
-    key: Key, state: bytes, rest: Sequence[Any]
+    key: Key, state: bytes, reply: Sequence[Any]
 ) -> Session | CorruptRecordError | None:
     """The session of a script's reply: what happened, and what follows the time."""
     if state == b"lost":
-        return lost(key, rest[0])
-    return None if state == b"none" else read_head(key, rest[0], rest[1])
+        return lost(key, reply[0])
+    return None if state == b"none" else read_head(key, reply[0], reply[1])
 
 
 def read(server: RedisServer, key: Key, query: MessageQuery) -> Steps[Read]:
@@ -67,18 +67,18 @@ def read(server: RedisServer, key: Key, query: MessageQuery) -> Steps[Read]:
         limit = PORTION_ROWS
         if query.limit is not None and query.where is None:
             limit = min(query.limit - len(rows), PORTION_ROWS)
-        what, now, *rest = yield from server.call(
+        what, now, *reply = yield from server.call(
             scripts.READ, keys, limit, *fixed, *after, "1" if query.pinned else "", PORTION_BYTES,
             *parts,
         )  # fmt: skip
         server.heard(now)
         if not rows and (query.session or query.total or what == b"lost"):
-            session = read_session(key, what, rest)
+            session = read_session(key, what, reply)
         if what == b"lost":
-            return Read([lost(key, rest[0])], session=session)
+            return Read([lost(key, reply[0])], session=session)
         if what == b"none":
             return _answer(query, rows, (), session)
-        _, _, done, chunks, pinned_rows, *last = rest
+        _, _, done, chunks, pinned_rows, *last = reply
         for chunk in chunks:
             packed = unpack_rows(chunk)
             for data in reversed(packed) if query.descending else packed:
@@ -111,13 +111,20 @@ def get_messages(server: RedisServer, key: Key, ids: Sequence[str]) -> Steps[lis
     rows: list[Row] = []
     at = 0
     while at < len(ids):
-        some = [store_id(mid) for mid in ids[at : at + PORTION_ROWS]]
-        what, now, *rest = yield from server.call(
-            scripts.LOAD, server.names.session(key).keys, b"", b"", b"", b"", len(some), *some
+        names = [store_id(mid) for mid in ids[at : at + PORTION_ROWS]]
+        what, now, *reply = yield from server.call(
+            scripts.LOAD,
+            server.names.session(key).keys,
+            b"",
+            b"",
+            b"",
+            b"",
+            len(names),
+            *names,
         )
         server.heard(now)
         if what == b"lost":
-            return [lost(key, rest[0])]
-        rows += (read_row(key, data) for data in split_rows(rest[2], rest[3]))
-        at += rest[6]
+            return [lost(key, reply[0])]
+        rows += (read_row(key, data) for data in split_rows(reply[2], reply[3]))
+        at += reply[6]
     return rows

@@ -57,8 +57,8 @@ class RedisServer(NetworkBackend):
         super().__init__(client=client, async_client=async_client, retry_for=retry_for)
         self.names = KeyNames(prefix)
         self.target = target
-        given = [one for one in (client, async_client) if one is not None]
-        self.is_cluster = target.is_cluster if target else any(map(is_cluster, given))
+        ready_clients = [one for one in (client, async_client) if one is not None]
+        self.is_cluster = target.is_cluster if target else any(map(is_cluster, ready_clients))
         """Whether a session and the lists are in reach of one script."""
 
         self.ttl: float | None = None

@@ -103,13 +103,13 @@ def list_sessions(server: RedisServer, query: SessionQuery) -> Steps[list[Listed
         if query.limit is not None and query.where is None:
             size = min(query.limit - len(rows), _PORTION)
         now, entries, done = yield from _portion(server, sources, query, edge, size)
-        found, missing = yield from _read(server, query, entries, now)
+        listed, missing = yield from _read(server, query, entries, now)
         if missing and not swept:
             # Expired sessions, whose entries no writer has taken off yet: all of them, at once.
             swept = True
             if (yield from sweep(server)):
                 continue
-        rows += found
+        rows += listed
         if done or (query.limit is not None and len(rows) >= query.limit):
             return rows[: query.limit]
         same = [entry for entry in edge if entry.score == entries[-1].score]
@@ -155,21 +155,21 @@ def _portion(
         for source in sources
     }
     now, lists = yield from _ask(server, fixed, asked)
-    found: list[Entry] = []
+    listed: list[Entry] = []
     bounds: list[tuple[float, Key]] = []
     for source, flat in lists.items():
-        some = _entries(source, query.user_id, flat)
-        found += some
-        if len(some) >= each:  # there may be more behind its last
-            bounds.append((some[-1].score, some[-1].key))
-    found.sort(key=lambda entry: (entry.score, entry.key), reverse=query.descending)
+        page = _entries(source, query.user_id, flat)
+        listed += page
+        if len(page) >= each:  # there may be more behind its last
+            bounds.append((page[-1].score, page[-1].key))
+    listed.sort(key=lambda entry: (entry.score, entry.key), reverse=query.descending)
     if bounds:
         bound = max(bounds) if query.descending else min(bounds)
         if query.descending:
-            found = [e for e in found if (e.score, e.key) >= bound]
+            listed = [e for e in listed if (e.score, e.key) >= bound]
         else:
-            found = [e for e in found if (e.score, e.key) <= bound]
-    return now, found[:size], not bounds and len(found) <= size
+            listed = [e for e in listed if (e.score, e.key) <= bound]
+    return now, listed[:size], not bounds and len(listed) <= size
 
 
 def _ask(

@@ -164,9 +164,9 @@ class Wire(Wires):
             missing = self._finish(calls, replies)
             if missing:
                 again = [calls[i] for i in missing]
-                found = self._exchange(self._route(again), len(again), whole=True)
-                self._finish(again, found)
-                for i, reply in zip(missing, found, strict=True):
+                repeated = self._exchange(self._route(again), len(again), whole=True)
+                self._finish(again, repeated)
+                for i, reply in zip(missing, repeated, strict=True):
                     replies[i] = reply
             for i, reply in enumerate(replies):
                 if redirects(reply):
@@ -178,23 +178,23 @@ class Wire(Wires):
 
     def _exchange(self, groups: list[Group], count: int, *, whole: bool) -> list[Any]:
         replies: list[Any] = [None] * count
-        held: list[tuple[str, Any]] = []
+        connections: list[tuple[str, Any]] = []
         try:
             for group in groups:  # 1, 2
-                held.append((group.node, self._take(group)))
-                held[-1][1].connect()  # where it is not yet: a Sentinel is asked only here
+                connections.append((group.node, self._take(group)))
+                connections[-1][1].connect()  # where it is not yet: a Sentinel is asked only here
                 data = b"".join([call.pack(whole=whole) for _, call in group.calls])
-                held[-1][1].send_packed_command([data])
-            for group, (_, connection) in zip(groups, held, strict=True):
+                connections[-1][1].send_packed_command([data])
+            for group, (_, connection) in zip(groups, connections, strict=True):
                 for i, call in group.calls:
                     replies[i] = call.answer(_read(connection))  # 4
         except BaseException:  # 3
-            for _, connection in held:
+            for _, connection in connections:
                 self._open.discard(connection)
                 connection.disconnect()
             raise
         now = time.monotonic()
-        for node, connection in held:
+        for node, connection in connections:
             self._idle[node].append((connection, now))
         return replies
 

@@ -117,12 +117,12 @@ def _append(server: RedisServer, key: Key, change: Change) -> Steps[Outcome | No
             *_ttl(server.default_ttl(change)), session.member, session.all_member, *pairs,
         )  # fmt: skip
         announced = hint + len(first) - 1 if isinstance(hint, int) else 0
-        what, now, *rest = yield from write(server, session, scripts.APPEND, args, announced)
+        what, now, *reply = yield from write(server, session, scripts.APPEND, args, announced)
         server.heard(now)
         if what == b"ok":
             break
         if what == b"lost":
-            raise lost(key, rest[0])
+            raise lost(key, reply[0])
         if what == b"other":
             return None
         waiting = waiting or Waiting(key)
@@ -130,7 +130,7 @@ def _append(server: RedisServer, key: Key, change: Change) -> Steps[Outcome | No
             yield from repair(server, key, b"", waiting)
         else:
             yield waiting.pause()
-    state, fields, start = rest
+    state, fields, start = reply
     found = read_head(key, state, fields)
     yield from settle(server, session, announced, state)
     if isinstance(found, CorruptRecordError):
@@ -298,10 +298,10 @@ def _apply(
             "1" if is_pinned(message.role) else "0", encoded[message.message_id],
         )  # fmt: skip
     announced = plan.head.session.update_time
-    what, now, *rest = yield from write(server, session, scripts.APPLY, args, announced)
+    what, now, *reply = yield from write(server, session, scripts.APPLY, args, announced)
     server.heard(now)
     if what == b"lost":
-        raise lost(key, rest[0])
+        raise lost(key, reply[0])
     if what == b"long":
         raise LargeError
     if what not in (b"ok", b"done"):

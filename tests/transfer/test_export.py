@@ -44,6 +44,34 @@ def test_export_and_import(stores, exported: tuple[Store, Path], kind: str) -> N
     assert ours == theirs
 
 
+def test_a_store_that_lived_on_keeps_what_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "all.jsonl"
+    with open_store("memory:") as store:
+        for session in ("edited", "longer", "titled", "deleted", "same"):
+            chat = store.conversation(session)
+            chat.append(*(Message.user(text, message_id=text) for text in "ab"))
+            chat.update_session(title="T")
+        export_jsonl(store, path)
+        store.conversation("edited").update_message("a", content="edited")
+        store.conversation("longer").append(Message.user("c"))
+        store.conversation("titled").update_session(title="another")
+        store.conversation("deleted").delete()
+        kept = {
+            s.session_id: (s, [m.text for m in store.conversation(s.session_id).iter_messages()])
+            for s in store.iter_sessions()
+        }
+        report = import_jsonl(store, path)
+        assert report.written == 2
+        assert [(p.session_id, p.message_id) for p in report.problems] == [
+            ("edited", "a"),
+            ("titled", None),
+        ]
+        for name, (session, texts) in kept.items():
+            chat = store.conversation(name)
+            assert (chat.session(), [m.text for m in chat.iter_messages()]) == (session, texts)
+        assert store.conversation("deleted").session().title == "T"
+
+
 def test_the_file_is_as_documented(tmp_path: Path) -> None:
     path = tmp_path / "all.jsonl"
     with open_store("memory:", clock=lambda: 9) as store:

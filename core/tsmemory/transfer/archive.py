@@ -1,9 +1,9 @@
 """A store as one file of JSON Lines, and back. The format is public: docs/moving.md.
 
 The first line is ``{"tsmemory_export":1}``. Then comes each session, one line
-``{"session":{…}}`` and after it its messages, one a line and oldest first, as the JSONL engine
+``{"session":{…}}`` and after it its messages, one per line and oldest first, as the JSONL backend
 writes them; the last line is ``{"end":{"sessions":…,"messages":…}}``, so that a file that was cut
-short is known.
+short is recognised.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from tsmemory.backends.jsonl import lines
 from tsmemory.checks import check_key, check_messages
 from tsmemory.engine.codec import decode_session, encode_message, encode_session
 from tsmemory.engine.contract import Backend
-from tsmemory.engine.records import UNSET, Position, Unset
+from tsmemory.engine.records import UNSET, Change, Key, Position, Unset
 from tsmemory.engine.steps import Steps
-from tsmemory.errors import InvalidInputError
-from tsmemory.model import Message, Session
+from tsmemory.errors import CorruptRecordError, InvalidInputError
+from tsmemory.model import Message, Problem, Session
 from tsmemory.store import Store
 from tsmemory.transfer.copying import (
     Progress,
     Report,
     drive,
     on,
-    put_page,
     put_session,
     read_page,
     read_sessions,
+    same_message,
 )
 from tsmemory.usecases import OnError
 
@@ -143,7 +143,10 @@ def import_jsonl(
     *,
     progress: Callable[[Progress], None] | None = None,
 ) -> Report:
-    """Bring in what `export_jsonl` wrote. Ids and times are kept; what is there already stays.
+    """Bring in what `export_jsonl` wrote. Ids and times are kept.
+
+    It is a merge: what is stored already stays, and a message or record that is another in the file
+    is reported in `Report.problems`. A run that was killed is completed by the next one.
 
     Args:
         file: a path, or a binary file open for reading.
@@ -163,12 +166,15 @@ def _import(
     report = Report()
     session: Session | None = None
     batch: list[Message] = []
-    new = ended = False
+    new = differs = ended = False
 
     def flush() -> Steps[None]:
+        nonlocal differs
         if session is not None and batch:
             key = check_key(session.user_id, session.session_id)
-            report.written += yield from put_page(backend, key, batch, new=new)
+            problems = yield from _merge_page(backend, key, batch, report, new=new)
+            report.problems += problems
+            differs = differs or bool(problems)
             if progress is not None:
                 progress(Progress(report.sessions, report.messages, *key))
             batch.clear()
@@ -195,7 +201,7 @@ def _import(
             continue
         yield from flush()
         if session is not None:
-            yield from put_session(backend, session)
+            yield from _merge_session(backend, session, report, new=new, differs=differs)
         if line.end is not None:
             ended = line.end == _End(report.sessions, report.messages)
             break
@@ -203,12 +209,57 @@ def _import(
         key = check_key(session.user_id, session.session_id)
         new = (yield from on(backend, backend.get_session(key))) is None
         report.sessions += 1
+        differs = False
     if not ended:
         raise InvalidInputError(
             f"the file was cut short: it holds {report.sessions} sessions and {report.messages} "
             "messages, and not the end that counts as many"
         )
     return report
+
+
+def _merge_page(
+    backend: Backend, key: Key, messages: list[Message], report: Report, *, new: bool
+) -> Steps[list[Problem]]:
+    """Write the messages that are not stored; a problem for each that is another there."""
+    stored: dict[str, Message | CorruptRecordError] = {}
+    if not new:
+        ids = [message.message_id for message in messages]
+        rows = yield from on(backend, backend.get_messages(key, ids))
+        stored = {row.message_id or "": row for row in rows}
+    missing = tuple(m for m in messages if m.message_id not in stored)
+    if missing:
+        yield from on(backend, backend.commit(key, Change(put=missing)))
+        report.written += len(missing)
+    problems = []
+    for message in messages:
+        row = stored.get(message.message_id)
+        if row is not None and not (isinstance(row, Message) and same_message(message, row)):
+            problems.append(Problem(*key, message.message_id, "differs; what is stored stays"))
+    return problems
+
+
+def _merge_session(
+    backend: Backend, session: Session, report: Report, *, new: bool, differs: bool
+) -> Steps[None]:
+    """Complete the record, unless the session has lived on: its messages are other ones, or its
+    title, summary or metadata were set."""
+    key = check_key(session.user_id, session.session_id)
+    stored = None if new else (yield from on(backend, backend.get_session(key)))
+    if isinstance(stored, CorruptRecordError):
+        report.problems.append(Problem(*key, None, str(stored)))
+        return
+    if stored is not None:
+        ours = stored.title, stored.summary, stored.metadata
+        theirs = session.title, session.summary, session.metadata
+        lived_on = differs or stored.message_count != session.message_count
+        if lived_on or (ours != theirs and ours != (None, None, {})):
+            if ours != theirs:
+                report.problems.append(Problem(*key, None, "differs; what is stored stays"))
+            return
+        if msgspec.structs.replace(stored, version=session.version) == session:
+            return
+    yield from put_session(backend, session)
 
 
 def _line(raw: bytes, number: int) -> _Line:

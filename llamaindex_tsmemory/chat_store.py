@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+import msgspec
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.bridge.pydantic import Field, field_serializer
 from llama_index.core.storage.chat_store import loading
@@ -18,12 +19,9 @@ __all__ = ["URL_VARIABLE", "TSMemoryChatStore", "reconnecting_url"]
 
 _Dict: TypeAlias = dict[str, Any]  # BaseComponent has a method of that name
 _WINDOW_DEFAULTS: _Dict = {
-    "last": None,
-    "max_tokens": None,
-    "system": "keep",
-    "summary": False,
-    "start": "user",
-    "unanswered": "drop",
+    field.name: field.default
+    for field in msgspec.structs.fields(Window)
+    if field.name != "token_counter"  # code, which is not written
 }
 
 

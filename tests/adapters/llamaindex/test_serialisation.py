@@ -13,7 +13,7 @@ from llama_index.core.memory import ChatMemoryBuffer
 
 from llamaindex_tsmemory import TSMemoryChatStore
 from llamaindex_tsmemory.chat_store import URL_VARIABLE
-from tsmemory import InvalidInputError, Message, Window, open_store, redact_url
+from tsmemory import InvalidInputError, Message, ToolCall, Window, open_store, redact_url
 
 SECRET = "s3cr3t"
 
@@ -158,6 +158,54 @@ def test_a_store_that_was_given_must_be_given_again(monkeypatch: pytest.MonkeyPa
         TSMemoryChatStore()
     with pytest.raises(InvalidInputError, match=r"tsmemory\.Store"):
         TSMemoryChatStore.from_store("memory:")  # type: ignore[arg-type]
+
+
+def test_every_choice_of_a_window_is_written() -> None:
+    window = Window(
+        last=4,
+        step=8,
+        max_tokens=900,
+        reserve=100,
+        system="lead",
+        summary=True,
+        start="any",
+        unanswered="error",
+        tool_results=2,
+        merge_roles=True,
+    )
+    fields = {name for name in window.__struct_fields__ if name != "token_counter"}
+    assert all(getattr(window, name) != getattr(Window(), name) for name in fields)
+    with open_store("memory:") as store:
+        wire = json.loads(TSMemoryChatStore(store, window=window).to_json())
+        assert set(wire["window"]) == fields
+        assert TSMemoryChatStore.from_dict(wire, store=store).window == window
+
+
+def test_what_a_stepped_window_shows_is_given_back_unchanged() -> None:
+    """As ChatMemoryBuffer does: what is shown in another form is not written in that form."""
+    with open_store("memory:") as store:
+        chat = store.conversation("s", user_id="default")
+        chat.append(
+            Message.system("rules"),
+            Message.user("q0"),
+            Message.system("in the middle"),
+            Message.assistant("", tool_calls=[ToolCall("c", "f", {})]),
+            Message.tool("row " * 200, tool_call_id="c"),
+            Message.user("q1"),
+        )
+        before = list(chat.iter_messages())
+        for window in (
+            Window(last=20, step=4, tool_results=0, merge_roles=True),
+            Window(last=2, step=4),
+            Window(max_tokens=60),
+        ):
+            chats = TSMemoryChatStore(store, window=window)
+            shown = chats.get_messages("s")
+            chats.set_messages("s", [*shown, ChatMessage(role="user", content="new")])
+            after = list(chat.iter_messages())
+            assert after[:-1] == before
+            assert after[-1].text == "new"
+            before = after
 
 
 def test_a_token_counter_is_code_and_must_be_given_again() -> None:

@@ -26,6 +26,7 @@ from langchain_tsmemory import (
     history_factory,
     user_history_factory,
 )
+from tests._pairs import in_pairs
 from tsmemory import InvalidInputError, Store, Window, open_store
 
 Hook = Callable[[str], None]
@@ -177,9 +178,7 @@ def run(runnable: Runnable[Any, Any], how: str, value: Any, config: Any = CONFIG
 HOWS = ["invoke", "stream", "ainvoke", "astream"]
 
 
-@pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("make", CHAINS)
-@pytest.mark.parametrize("get", [*GETS, subclassed])
+@pytest.mark.parametrize(("how", "make", "get"), in_pairs(HOWS, CHAINS, [*GETS, subclassed]))
 def test_one_run_after_another(store: Store, get: Any, make: Any, how: str) -> None:
     for window in (None, 0, 1, 3, Window(max_tokens=30)):
         store.clear()
@@ -230,24 +229,28 @@ def seed(store: Store, turns: int) -> list[str]:
     return before
 
 
-@pytest.mark.parametrize(("turns", "same"), [(0, True), (1, False), (3, True), (3, False)])
-@pytest.mark.parametrize("window", [None, 1, 3])
-@pytest.mark.parametrize("make", CHAINS)
-@pytest.mark.parametrize("get", GETS)
-@pytest.mark.parametrize("how", ["invoke", "stream"])
+TURNS = [(0, True), (1, False), (3, True), (3, False)]
+"""How many turns there are before, and whether both runs ask the same."""
+
+
+@pytest.mark.parametrize(
+    ("turns_and_same", "window", "make", "get", "how"),
+    in_pairs(TURNS, [None, 1, 3], CHAINS, GETS, ["invoke", "stream"]),
+)
 def test_two_threads_at_once(
-    memory: Store, get: Any, make: Any, window: Any, turns: int, same: bool, how: str
+    memory: Store, get: Any, make: Any, window: Any, turns_and_same: tuple[int, bool], how: str
 ) -> None:
     """Both read; the second answers and writes; then the first does."""
+    turns, same = turns_and_same
     before = seed(memory, turns)
-    both_read = threading.Barrier(2, timeout=20)
+    both_read = threading.Barrier(2, timeout=120)
     second_wrote = threading.Event()
     first = threading.local()
 
     def wait(_: str) -> None:
         both_read.wait()
         if getattr(first, "yes", False):
-            assert second_wrote.wait(20)
+            assert second_wrote.wait(120)
 
     runnable = with_history(make(wait), get(memory, window))
 
@@ -268,14 +271,14 @@ def test_two_threads_at_once(
     assert len(found) == len(before) + 4
 
 
-@pytest.mark.parametrize(("turns", "same"), [(0, True), (1, False), (3, True), (3, False)])
-@pytest.mark.parametrize("window", [None, 1, 3])
-@pytest.mark.parametrize("make", CHAINS)
-@pytest.mark.parametrize("get", GETS)
-@pytest.mark.parametrize("how", ["ainvoke", "astream"])
+@pytest.mark.parametrize(
+    ("turns_and_same", "window", "make", "get", "how"),
+    in_pairs(TURNS, [None, 1, 3], CHAINS, GETS, ["ainvoke", "astream"]),
+)
 def test_two_tasks_at_once(
-    memory: Store, get: Any, make: Any, window: Any, turns: int, same: bool, how: str
+    memory: Store, get: Any, make: Any, window: Any, turns_and_same: tuple[int, bool], how: str
 ) -> None:
+    turns, same = turns_and_same
     before = seed(memory, turns)
 
     async def main() -> None:

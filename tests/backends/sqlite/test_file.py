@@ -303,3 +303,28 @@ def test_errors_are_of_the_tree(path: Path) -> None:
         for call in (lambda: chat.append(Message.user("x")), lambda: chat.window(3)):
             with pytest.raises(TSMemoryError):
                 call()
+
+
+def test_two_threads_that_open_the_file_at_once_share_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second looked before the first had opened it, and meets the first one's connection."""
+    with open_store(url(path)) as store:
+        chat = store.conversation("s")
+        file, connections = store.backend.connections.file, store.backend.connections
+        look, looks = file.check, iter([True])
+
+        def look_and_wait(in_use: bool) -> object:
+            identity = look(in_use)
+            if next(looks, False):
+                other = threading.Thread(target=chat.count)
+                other.start()
+                other.join()
+            return identity
+
+        monkeypatch.setattr(file, "check", look_and_wait)
+        closed: list[object] = []
+        monkeypatch.setattr(connections, "_discard", closed.append)
+        chat.append(Message.user("x"))
+        assert closed == []
+        assert [m.text for m in chat.window(5)] == ["x"]

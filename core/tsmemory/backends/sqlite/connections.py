@@ -112,7 +112,7 @@ class Connections:
     def _take(self) -> Connection:
         if self.closed:
             raise UnavailableError(f"the store on {self.file.path} is closed")
-        identity = self.file.check(bool(self._open))
+        self.file.check(bool(self._open))
         while True:
             try:
                 db = self.idle.pop()  # atomic, so two threads never share one
@@ -123,7 +123,8 @@ class Connections:
                     db = self.file.connect(first=not self._open)
                     self._open.add(db)
                     return db
-            if db.identity is identity:
+            # Compared with the file as it is now: another thread may have opened it since.
+            if db.identity is self.file.identity:
                 if self.file.shrunk:
                     self._check_shrunk(db)
                 return db
@@ -144,8 +145,9 @@ class Connections:
         with contextlib.suppress(sqlite3.Error):
             if db.in_transaction:
                 db.rollback()
-        db.close()
+        # First, for closing the last one removes the -wal: that of nobody's file.
         self._open.discard(db)
+        db.close()
 
     def close(self) -> None:
         """Close what is idle now, and the others when their calls end. Idempotent."""

@@ -82,6 +82,11 @@ class DatabaseFile:
 
     # -- identity ----------------------------------------------------------------------------
 
+    @property
+    def identity(self) -> object:
+        """What `check` would return, without looking; None before the first connection."""
+        return self._identity
+
     def check(self, in_use: bool) -> object:
         """The identity of the file; None where the next connection is the first one to it.
 

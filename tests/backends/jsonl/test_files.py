@@ -375,3 +375,20 @@ def test_tasks_of_one_loop(directory: Path) -> None:
             assert await chat.acount() == 60
 
     asyncio.run(main())
+
+
+def test_the_short_way_of_an_append_is_what_replaying_gives(directory: Path) -> None:
+    with open_store(url(directory, durability="normal")) as store:
+        chat = store.conversation("s")
+        chat.append(Message.user("a"))
+        chat.append(Message.system("né"), Message.user("\ud800"), Message.user('"left":1'))
+        chat.put_message(Message.user("later", create_time=2**62))
+        chat.append(Message.user("x"))
+        path = str(directory / "default" / "s.jsonl")
+        ours = store.backend._cache.load(path, indexed=True).index
+        for meta in directory.glob("*/*.meta.json"):
+            meta.unlink()
+        store.backend._cache.clear()
+        theirs = store.backend._cache.load(path, indexed=True).index
+        for name in ("head", "record", "end", "tail", "entries", "order", "pinned", "_time"):
+            assert getattr(ours, name) == getattr(theirs, name), name

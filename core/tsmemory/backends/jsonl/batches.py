@@ -11,10 +11,38 @@ from tsmemory.engine.codec import encode_session
 from tsmemory.engine.commit import Plan
 from tsmemory.engine.records import Change, Position
 
-__all__ = ["batch_of", "rewritten"]
+__all__ = ["batch_of", "plain_lines", "rewritten"]
 
 _Writer = Callable[[int], bytes]
 """Makes a line, given how many of its batch follow."""
+
+
+def plain_lines(
+    index: SessionIndex, plan: Plan, change: Change, bodies: Mapping[str, bytes]
+) -> list[bytes] | None:
+    """The lines of a batch that is nothing but new messages in order, and whose record follows from
+    them; None where it is another. Most batches are such, and are written the short way."""
+    if plan.head is None or not plan.insert or change.session:
+        return None
+    if plan.overwrite or plan.delete or change.delete_through:
+        return None
+    session, old = plan.head.session, index.head
+    if session.ttl is not None or old.expires_at is not None:
+        return None
+    reached = old.last_time
+    for message in plan.insert:
+        if (message.create_time or 0) <= reached:
+            return None
+        reached = message.create_time or 0
+    if session.update_time != max(old.update_time, reached):
+        return None
+    last = len(plan.insert) - 1
+    return [
+        lines.message_line(
+            Position(m.create_time or 0, m.message_id), bodies[m.message_id], None, last - i
+        )
+        for i, m in enumerate(plan.insert)
+    ]
 
 
 def batch_of(

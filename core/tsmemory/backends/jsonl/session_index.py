@@ -8,7 +8,7 @@ to a byte) and reading on from there. `tail.read_tail` needs neither: it reads l
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -28,7 +28,7 @@ from tsmemory.engine.codec import decode_session
 from tsmemory.engine.records import Key, MessageQuery, Position
 from tsmemory.engine.rows import walk
 from tsmemory.errors import CorruptRecordError
-from tsmemory.model import Session
+from tsmemory.model import Message, Session, is_pinned
 
 __all__ = ["EMPTY_RECORD", "Entry", "Meta", "Row", "SessionIndex"]
 
@@ -201,6 +201,28 @@ class SessionIndex:
         elif self.end > begin:
             self.unterminated = False
         self.tail = (self.tail + content[: self.end - begin])[-_TAIL:]
+        self.changing = False
+
+    def extend(self, messages: Sequence[Message], batch: Sequence[bytes]) -> None:
+        """Take in a batch that was just written, and is nothing but new messages in order: what
+        `replay` makes of it, without parsing it.
+
+        Args:
+            batch: the line of each message.
+        """
+        self.changing = True
+        at = self.end
+        for message, line in zip(messages, batch, strict=True):
+            mid, size = message.message_id, len(line)
+            position = Position(message.create_time or 0, mid)
+            self.entries[mid] = entry = Entry(position, at, size)
+            self.order.append(position)
+            if is_pinned(message.role):
+                self.pinned[mid] = entry
+            at += size
+        self._time = newest = messages[-1].create_time or 0
+        self.head = advance_head(self.head, len(messages), newest)
+        self.end, self.tail = at, batch[-1][-_TAIL:]
         self.changing = False
 
     def _take(self, end: int, newline: bytes) -> None:

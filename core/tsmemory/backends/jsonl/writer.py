@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from tsmemory.backends.jsonl import lines
-from tsmemory.backends.jsonl.batches import batch_of, rewritten
+from tsmemory.backends.jsonl.batches import batch_of, plain_lines, rewritten
 from tsmemory.backends.jsonl.catalogue import Catalogue
 from tsmemory.backends.jsonl.files import (
     File,
@@ -71,14 +71,22 @@ class LogWriter:
             file, index = live.file, live.index
             with self._cache.guard:
                 end, free, size = index.end, index.record, live.size
-                content = batch_of(index, plan, change, bodies, through)
-                if index.unterminated:
-                    content = b"\n" + content
+                plain = plain_lines(index, plan, change, bodies)
+                if plain is not None and not index.unterminated:
+                    content = b"".join(plain)
+                else:
+                    plain, content = None, batch_of(index, plan, change, bodies, through)
+                    if index.unterminated:
+                        content = b"\n" + content
                 if index.meta_bytes is None and read_meta(path) is not None:
                     remove(meta_path(path))  # it must not seem to fit what the log grows to
             file.append(end, content, size=size, sync=self._sync)
             with self._cache.guard:
-                if index.end == end:  # otherwise a reader caught up with the file
+                if index.end != end:
+                    pass  # a reader caught up with the file
+                elif plain is not None:
+                    index.extend(plan.insert, plain)
+                else:
                     index.replay(content, ours=True)
                 self._cache.keep(path, index, file)
                 behind = index.meta_bytes is None or index.end - index.meta_bytes > _MAX_BEHIND

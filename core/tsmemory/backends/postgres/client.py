@@ -6,7 +6,7 @@
    reports) may keep more: settings are made once, and statements that repeat are prepared.
 3. Otherwise, settings go ahead of the statements in their transaction, in the same round trip.
 4. A transaction is a program of `engine.steps` whose steps take a `Transaction`: it is rolled back
-   and run anew as a whole.
+   and repeated as a whole.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PLANNER = {
 }
 """Every statement of ours has an index in its order. Without statistics (a table that has just
 been filled) the planner may prefer to read a session whole, and keep that plan; with them it may
-plan a prepared statement anew each time, which takes as long as to run it."""
+plan a prepared statement again each time, which takes as long as to run it."""
 _IDLE = pq.TransactionStatus.IDLE
 _BUSY = (pq.TransactionStatus.ACTIVE, pq.TransactionStatus.UNKNOWN)
 

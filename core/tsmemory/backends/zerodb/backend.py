@@ -25,7 +25,8 @@ import httpx
 from tsmemory.backends.zerodb import maintenance as upkeep
 from tsmemory.backends.zerodb import reader as reading
 from tsmemory.backends.zerodb.client import DIALECTS, Api, AsyncApi, Connection, classify
-from tsmemory.backends.zerodb.writer import SessionCache, commit, find
+from tsmemory.backends.zerodb.session_cache import SessionCache
+from tsmemory.backends.zerodb.writer import commit, find
 from tsmemory.engine.commit import encode_bodies
 from tsmemory.engine.contract import now_us
 from tsmemory.engine.network import ErrorClass, NetworkBackend

@@ -57,7 +57,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 class Dialect(NamedTuple):
-    """How one of the vendor's texts spells the requests."""
+    """How one of the vendor's texts writes the requests."""
 
     name: str
     tables: str

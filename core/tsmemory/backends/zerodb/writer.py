@@ -25,9 +25,8 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -46,6 +45,7 @@ from tsmemory.backends.zerodb.rows import (
     session_fields,
     visible,
 )
+from tsmemory.backends.zerodb.session_cache import CachedSession, SessionCache
 from tsmemory.engine.commit import Loaded, Plan, touched_ids
 from tsmemory.engine.commit import commit as commit_by_template
 from tsmemory.engine.log import get_logger, hashed
@@ -54,7 +54,7 @@ from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError, UnavailableError
 from tsmemory.model import is_pinned
 
-__all__ = ["SessionCache", "commit", "delete_expired", "find", "settle"]
+__all__ = ["commit", "delete_expired", "find", "settle"]
 
 _log = get_logger("zerodb")
 _ATTEMPTS = 200  # how often a commit begins again when others were faster
@@ -65,31 +65,6 @@ _KNOWN_IDS = 4_000  # of a session in the cache; about 100 bytes each
 _PENDING = 32  # commits that a session's row may name before they are settled
 
 Raw = dict[str, Any]
-
-
-class CachedSession(NamedTuple):
-    """A session as this process wrote it."""
-
-    loaded: LoadedSession
-    ids: frozenset[str] | None
-    """Encoded ids of all its messages; None: not known."""
-
-
-class SessionCache:
-    """The sessions that this process wrote last. What is taken out is put back by the writer that
-    succeeds, so two never work on one state."""
-
-    def __init__(self, size: int = 128) -> None:
-        self._sessions: OrderedDict[Key, CachedSession] = OrderedDict()
-        self._size = size
-
-    def pop(self, key: Key) -> CachedSession | None:
-        return self._sessions.pop(key, None)
-
-    def put(self, key: Key, cached: CachedSession) -> None:
-        self._sessions[key] = cached
-        while len(self._sessions) > self._size:
-            self._sessions.popitem(last=False)
 
 
 class _LostRaceError(Exception):

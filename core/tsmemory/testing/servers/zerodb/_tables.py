@@ -1,4 +1,4 @@
-"""The tables of one project: rows of JSON, filters, sorts and updates as MongoDB spells them."""
+"""The tables of one project: rows of JSON, filters, sorts and updates as in MongoDB."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def _check_filter(given: Any) -> dict[str, dict[str, Any]]:
-    """A filter with every condition spelled with its operators."""
-    if not isinstance(given, dict):
+def _check_filter(query: Any) -> dict[str, dict[str, Any]]:
+    """A filter with every condition written with its operators."""
+    if not isinstance(query, dict):
         raise RefusedError(422, "filter: an object of conditions by field")
-    spelled = {}
-    for field, condition in given.items():
+    conditions = {}
+    for field, condition in query.items():
         if field.startswith("$"):
             raise RefusedError(422, f"filter: unknown operator {field}")
         if not isinstance(condition, dict):
@@ -68,8 +68,8 @@ def _check_filter(given: Any) -> dict[str, dict[str, Any]]:
                 raise RefusedError(422, f"filter: unknown operator {name}")
             if name == "$in" and not isinstance(operand, list):
                 raise RefusedError(422, "filter: $in takes a list")
-        spelled[field] = condition
-    return spelled
+        conditions[field] = condition
+    return conditions
 
 
 def _matches(row: Row, conditions: dict[str, dict[str, Any]]) -> bool:
@@ -144,9 +144,9 @@ class _Table:
             ids = values.get(old.get(field), {})
             ids.pop(row_id, None)
 
-    def matching(self, given: Any) -> list[Row]:
+    def matching(self, query: Any) -> list[Row]:
         """The rows that pass a filter, in the order of insertion."""
-        conditions = _check_filter(given)
+        conditions = _check_filter(query)
         return [row for row in self._candidates(conditions) if _matches(row, conditions)]
 
     def _candidates(self, conditions: dict[str, dict[str, Any]]) -> Iterator[Row]:
@@ -220,8 +220,8 @@ class Tables:
                 raise RefusedError(422, f"sort: {field} is 1 or -1")
             matching.sort(key=lambda row, f=field: _rank(row.get(f)), reverse=way == -1)  # type: ignore[misc]  # mypy: cannot infer a lambda with a default
         page = matching[offset : offset + limit]
-        wanted = body.get("projection")
-        rows = [_projected(row, wanted) if wanted else row for row in page]
+        projection = body.get("projection")
+        rows = [_projected(row, projection) if projection else row for row in page]
         return {
             "rows": copy.deepcopy(rows),
             "total": len(matching),
@@ -254,10 +254,10 @@ class Tables:
         return {"deleted_count": len(matching[: limit or None])}
 
 
-def _projected(row: Row, wanted: dict[str, int]) -> Row:
-    if any(wanted[field] for field in wanted if field != "_id"):
-        fields = {field for field in wanted if wanted[field]} | {"_id"}
+def _projected(row: Row, projection: dict[str, int]) -> Row:
+    if any(projection[field] for field in projection if field != "_id"):
+        fields = {field for field in projection if projection[field]} | {"_id"}
     else:
         fields = set(row)
-    dropped = {field for field in wanted if not wanted[field]}
+    dropped = {field for field in projection if not projection[field]}
     return {field: value for field, value in row.items() if field in fields - dropped}

@@ -29,6 +29,7 @@ from tsmemory import (
     where,
 )
 from tsmemory.testing._harness import Colour, Engine
+from tsmemory.testing.primitive_conformance import PrimitiveConformance
 from tsmemory.testing.search_conformance import SearchConformance
 
 __all__ = ["HOSTILE_IDS", "BackendConformance"]
@@ -111,7 +112,7 @@ def _say(*texts: str, **fields: Any) -> list[Message]:
     return [Message.user(text, **fields) for text in texts]
 
 
-class BackendConformance(SearchConformance):
+class BackendConformance(PrimitiveConformance, SearchConformance):
     """Subclass, and define the fixture ``engine`` (an `Engine` on fresh, empty storage)."""
 
     expected_failures: ClassVar[Mapping[str, str]] = {}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -16,7 +17,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tsmemory import ConflictError, Message, NotFoundError, Store, ToolCall, Window, where
+from tsmemory import (
+    ConflictError,
+    InvalidInputError,
+    Message,
+    NotFoundError,
+    Store,
+    ToolCall,
+    Window,
+    where,
+)
 from tsmemory.engine.contract import Backend
 from tsmemory.model import is_pinned
 from tsmemory.window import cut
@@ -106,7 +116,8 @@ class StoreMachine(RuleBasedStateMachine):
     def append(self, batch: list[Message], check: bool) -> None:
         known = {mid: _said(message) for mid, message in self.mine.messages.items()}
         if any(known.setdefault(m.message_id, _said(m)) != _said(m) for m in batch):
-            return  # other content under a known id: the conformance suite's part
+            self.append_other_content(batch)
+            return
         before = self.mine.last
         version = self.mine.version if check else None
         stored = self.chat.append(*batch, if_version=version)
@@ -121,6 +132,11 @@ class StoreMachine(RuleBasedStateMachine):
             assert got == msgspec.structs.replace(sent, create_time=got.create_time)
             self.mine.keep(got)
         self.mine.version += fresh
+
+    def append_other_content(self, batch: list[Message]) -> None:
+        """Another content under a known id, stored or in the batch: nothing is written."""
+        with pytest.raises((ConflictError, InvalidInputError)):
+            self.chat.append(*batch)
 
     @rule(message=_messages())
     def append_to_another_version(self, message: Message) -> None:

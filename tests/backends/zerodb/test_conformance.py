@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
 from tests.backends.zerodb.conftest import _NAMES, open_on
@@ -27,13 +29,24 @@ def engine_on(server: LocalZeroDB, table: str) -> Engine:
     return Engine(open=lambda: open_on(server, table), damage=damage)
 
 
-class TestPackageDialect(BackendConformance):
+class _ZeroDBConformance(BackendConformance):
+    expected_failures: ClassVar = {
+        "test_a_write_to_a_broken_session_changes_nothing": "a writer that knows the session does "
+        "not read its record again, and writes it whole",
+    }
+
+    @pytest.mark.skip(reason="the service has no lock: a rewrite beside two writers may give up")
+    def test_rewrites_make_progress_beside_appenders(self) -> None:  # type: ignore[override]
+        """See docs/zerodb.md."""
+
+
+class TestPackageDialect(_ZeroDBConformance):
     @pytest.fixture
     def engine(self, server: LocalZeroDB, table: str) -> Engine:
         return engine_on(server, table)
 
 
-class TestSpecificationDialect(BackendConformance):
+class TestSpecificationDialect(_ZeroDBConformance):
     @pytest.fixture
     def engine(self, specification_server: LocalZeroDB, table: str) -> Engine:
         return engine_on(specification_server, table)

@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CREATE := $(PYTHON) -m venv $(VENV)
 endif
 
-.PHONY: demo test test-fast lint format bench notebooks versions newest lock clean
+.PHONY: demo test test-fast lint format bench docs notebooks versions newest lock clean
 
 $(VENV)/.%: requirements/%.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "$(PYTHON) is older than Python 3.10; set PYTHON")'
@@ -51,6 +51,10 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
+# The site, in site/; a warning is an error, and so is a link that leads nowhere.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet $(ARGS)
+
 # Runs every notebook and keeps its outputs.
 notebooks: $(VENV)/.dev
 	$(BIN)/python -m notebooks.run $(ARGS)
@@ -75,4 +79,4 @@ lock:
 	  --extra demo --output-file requirements/demo.txt
 
 clean:
-	rm -rf $(VENV) .venv-lock .demo dist
+	rm -rf $(VENV) .venv-lock .demo dist site

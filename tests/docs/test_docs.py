@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import sys
+import tempfile
 import types
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import langchain_tsmemory
 import llamaindex_tsmemory
 import tsmemory
-from tools import overview
+from tools import overview, reference
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -92,3 +93,37 @@ def test_the_picture_of_the_readme_is_the_one_that_is_drawn() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for _, text, _ in overview.TRANSCRIPT[:4]:
         assert text in readme
+
+
+def test_each_guarantee_names_a_test_that_exists() -> None:
+    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    named = re.findall(rf"\[`(test_\w+)`\]\({reference.REPOSITORY}/blob/main/([^)]+)\)", text)
+    assert len(named) > 25
+    for name, path in named:
+        assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), name
+
+
+def test_each_error_of_troubleshooting_is_raised_somewhere() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
+    assert len(shown) > 20
+    sources = (
+        path.read_text(encoding="utf-8")
+        for package in ("core/tsmemory", "langchain_tsmemory", "llamaindex_tsmemory")
+        for path in (ROOT / package).rglob("*.py")
+    )
+    source = re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources))  # texts over several lines
+    for error in shown:
+        assert error in source, error
+
+
+def test_the_site_has_every_page_and_builds() -> None:
+    site = pytest.importorskip("mkdocs.config", reason="mkdocs is not installed")
+    from mkdocs.commands.build import build
+
+    config = site.load_config(str(ROOT / "mkdocs.yml"))
+    with tempfile.TemporaryDirectory() as out:
+        config.site_dir = out
+        build(config)  # strict: a warning is an error
+        pages = {path.parent.name for path in Path(out).rglob("index.html")}
+    assert {page.stem for page in PAGES if page.name != "README.md"} <= pages

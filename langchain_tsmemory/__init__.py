@@ -34,14 +34,17 @@ from langchain_tsmemory.history import (
 
 if TYPE_CHECKING:
     from langchain_tsmemory.middleware import TSMemoryMiddleware
+    from langchain_tsmemory.search import TSMemoryRetriever, search_tool
 
 __all__ = [
     "USER_HISTORY_FIELDS",
     "TSMemoryChatMessageHistory",
     "TSMemoryMiddleware",
+    "TSMemoryRetriever",
     "from_neutral",
     "history_factory",
     "model_token_counter",
+    "search_tool",
     "to_neutral",
     "user_history_factory",
 ]
@@ -52,4 +55,8 @@ def __getattr__(name: str) -> Any:
         from langchain_tsmemory.middleware import TSMemoryMiddleware
 
         return TSMemoryMiddleware
+    if name in ("TSMemoryRetriever", "search_tool"):
+        from langchain_tsmemory import search
+
+        return getattr(search, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,6 +11,8 @@ memory = ChatMemoryBuffer.from_defaults(chat_store=store, chat_store_key="sessio
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from tsmemory import MissingDependencyError
 
 try:
@@ -26,4 +28,22 @@ from llamaindex_tsmemory._mapping import from_neutral, to_neutral
 from llamaindex_tsmemory.async_chat_store import TSMemoryAsyncChatStore
 from llamaindex_tsmemory.chat_store import TSMemoryChatStore
 
-__all__ = ["TSMemoryAsyncChatStore", "TSMemoryChatStore", "from_neutral", "to_neutral"]
+if TYPE_CHECKING:
+    from llamaindex_tsmemory.search import TSMemoryRecallBlock, TSMemoryRetriever
+
+__all__ = [
+    "TSMemoryAsyncChatStore",
+    "TSMemoryChatStore",
+    "TSMemoryRecallBlock",
+    "TSMemoryRetriever",
+    "from_neutral",
+    "to_neutral",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("TSMemoryRecallBlock", "TSMemoryRetriever"):
+        from llamaindex_tsmemory import search
+
+        return getattr(search, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

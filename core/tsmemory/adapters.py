@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TypeVar
 
+from tsmemory.engine.search import keywords
+from tsmemory.engine.steps import Steps
 from tsmemory.errors import InvalidInputError
 from tsmemory.registry import open_store
+from tsmemory.search import Kind, SearchHit
 from tsmemory.store import Store
 
-__all__ = ["ClosesStore", "connect"]
+__all__ = ["ClosesStore", "connect", "recall"]
 
 T = TypeVar("T")
 S = TypeVar("S", bound="ClosesStore")
@@ -43,6 +46,38 @@ def connect(store: Store | str, check: Callable[[Store], T]) -> tuple[Store, Sto
     except BaseException:
         opened.close()
         raise
+
+
+def recall(
+    store: Store,
+    question: str,
+    *,
+    user_id: str,
+    session_id: str | None = None,
+    limit: int,
+    kinds: Kind | Iterable[Kind] = ("text",),
+    around: int = 0,
+) -> Steps[list[SearchHit]]:
+    """What a user's sessions have to do with a text in natural language, the most relevant first.
+
+    Any of its words may match, the rare ones count for more, and nothing in it is an operator. A
+    text without a word finds nothing. Records that do not decode are left out.
+    """
+    text = keywords(question)
+    if not text:
+        return []
+    page = yield from store.steps.search_messages(
+        text,
+        user_id=user_id,
+        session_id=session_id,
+        kinds=kinds,
+        match="any",
+        order="relevance",
+        limit=limit,
+        around=around,
+        on_error="skip",
+    )
+    return page.items
 
 
 class ClosesStore:

@@ -52,7 +52,8 @@ class StoreSearch(Runner):
             created_from: inclusive; µs since the epoch, an aware datetime, or ISO text.
             created_to: as `created_from`.
             where: a filter on the messages' metadata.
-            order: ``"relevance"`` ranks among the 1,000 most recent hits.
+            order: ``"relevance"`` ranks among the 1,000 most recent hits; with ``match="any"``,
+                also among 1,000 older ones that have one of the rarer words.
             limit: hits per page, 1 or more. A page may hold fewer, even none, and have a
                 `next_cursor`: where there is no index, a page looks at a bounded part.
             cursor: `next_cursor` of the page before.

@@ -9,7 +9,7 @@ import msgspec
 
 from tsmemory.errors import InvalidInputError, shown
 
-__all__ = ["MAX_TIME", "Time", "as_datetime", "micros"]
+__all__ = ["MAX_TIME", "Time", "as_datetime", "micros", "minute"]
 
 Time: TypeAlias = int | dt.datetime | str
 """A point in time, as an argument: µs since the epoch, an aware datetime, or ISO 8601 text with a
@@ -52,6 +52,13 @@ def as_datetime(time: int) -> dt.datetime | None:
         return _EPOCH + dt.timedelta(microseconds=time)
     except OverflowError:
         return None
+
+
+def minute(time: int | None) -> str:
+    """`time` (µs) to the minute, for a model to read: ``2026-01-31 12:00 UTC``. Empty where it is
+    None or after the year 9999."""
+    moment = None if time is None else as_datetime(time)
+    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else ""
 
 
 def _parse(what: str, text: str) -> dt.datetime:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import re
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from langgraph.config import get_config
 
+from langchain_tsmemory._identity import (
+    DEFAULT_USER,
+    SESSION_NAMES,
+    USER_NAMES,
+    Identity,
+    named,
+)
 from langchain_tsmemory.middleware.branches import Place, saver_name
 from tsmemory import InvalidInputError
 
 __all__ = ["Identity", "Run", "run_of"]
 
-Identity: TypeAlias = "str | Callable[[Any, Mapping[str, Any]], str]"
-"""A name, or what gives it: a function of the runtime's context and ``config["configurable"]``."""
-
-_DEFAULT_USER = "default"
-_SESSION_NAMES = ("session_id", "conversation_id", "thread_id")
-_USER_NAMES = ("user_id",)
 _CHECKPOINTER = "__pregel_checkpointer"  # langgraph._internal._constants.CONFIG_KEY_CHECKPOINTER
 _TASK_ID = re.compile(r":[0-9a-f-]{36}")
 _TOOLS = "tools:"  # how the namespace of what runs in a tool call of `create_agent` begins
@@ -51,13 +51,13 @@ def run_of(runtime: Any, session_id: Identity | None, user_id: Identity | None) 
         if info.checkpoint_ns is not None:
             configurable.setdefault("checkpoint_ns", info.checkpoint_ns)
     context = getattr(runtime, "context", None)
-    session, inherited = _named(session_id, _SESSION_NAMES, context, configurable)
+    session, inherited = named(session_id, SESSION_NAMES, context, configurable)
     if session is None:
         raise InvalidInputError(
             "no session: give the run one, as config={'configurable': {'session_id': …}} or "
             "in its context, or give TSMemoryMiddleware(session_id=…)"
         )
-    user, _ = _named(user_id, _USER_NAMES, context, configurable)
+    user, _ = named(user_id, USER_NAMES, context, configurable)
     # The last part of the namespace is the hook's own node; what stands before is the agent's.
     ns = str(configurable.get("checkpoint_ns") or "").rpartition("|")[0]
     in_tool = any(part.startswith(_TOOLS) for part in ns.split("|"))
@@ -67,7 +67,7 @@ def run_of(runtime: Any, session_id: Identity | None, user_id: Identity | None) 
     where = Place(
         str(configurable.get("thread_id") or ""), ns, saver_name(configurable.get(_CHECKPOINTER))
     )
-    return Run(_DEFAULT_USER if user is None else user, session, where, inherited and in_tool)
+    return Run(DEFAULT_USER if user is None else user, session, where, inherited and in_tool)
 
 
 def _config() -> Mapping[str, Any]:
@@ -75,27 +75,3 @@ def _config() -> Mapping[str, Any]:
         return get_config()
     except RuntimeError:  # not in a run, or asyncio before Python 3.11
         return {}
-
-
-def _named(
-    fixed: Identity | None, names: Sequence[str], context: Any, configurable: Mapping[str, Any]
-) -> tuple[str | None, bool]:
-    """The name, and whether the configuration has it, which agents in tools inherit."""
-    if callable(fixed):
-        return fixed(context, configurable), False
-    if fixed is not None:
-        return fixed, False
-    fields: Mapping[str, Any] = {}
-    if isinstance(context, Mapping):
-        fields = context
-    elif context is not None:
-        fields = {name: getattr(context, name) for name in names if hasattr(context, name)}
-    for source in (fields, configurable):
-        for name in names:
-            if name in source:
-                name_or_id = source[name]
-                if name_or_id is None:
-                    raise InvalidInputError(f"the run's {name} is None; give it, or leave it out")
-                text = str(name_or_id) if isinstance(name_or_id, (int, uuid.UUID)) else name_or_id
-                return text, source is configurable
-    return None, False

@@ -24,7 +24,7 @@ import msgspec
 from tsmemory.engine.codec import encode_value
 from tsmemory.engine.records import Key
 from tsmemory.engine.steps import Steps
-from tsmemory.engine.tokens import MAX_TOKEN_CHARACTERS, placed_tokens, tokenize
+from tsmemory.engine.tokens import MAX_TOKEN_CHARACTERS, is_spaceless, placed_tokens, tokenize
 from tsmemory.errors import CorruptRecordError, InvalidInputError
 from tsmemory.filters import Filter
 from tsmemory.model import Message, Session, is_pinned
@@ -32,7 +32,7 @@ from tsmemory.model import Message, Session, is_pinned
 __all__ = [
     "KINDS", "MAX_QUERY_CHARACTERS", "MAX_TERMS", "SEPARATOR", "Candidate",
     "Candidates", "Kind", "Query", "SearchQuery", "Searchable", "Term", "Text", "index_text",
-    "index_texts", "parse_query", "score", "session_text", "spans",
+    "index_texts", "keywords", "parse_query", "score", "session_text", "spans",
 ]  # fmt: skip
 
 Kind: TypeAlias = Literal["text", "instructions", "tool_results", "reasoning", "tool_calls"]
@@ -253,6 +253,26 @@ def parse_query(text: str, match: Literal["all", "any"] = "all") -> Query:
             f"the query has {len(required) + len(excluded)} terms, over {MAX_TERMS}"
         )
     return Query(tuple(required), tuple(excluded), match)
+
+
+def keywords(text: str) -> str:
+    """A query of the words of `text`, whatever it is, for ``match="any"``: a question, say. Nothing
+    in it is an operator; of scripts without spaces it takes each two neighbours. Empty where there
+    is no word; where there are too many, the longest are taken, for short words say least."""
+    terms: dict[str, None] = {}
+    for word in text.split():
+        tokens = tokenize(word)
+        for i, token in enumerate(tokens):
+            if not is_spaceless(token):
+                terms[token] = None
+            elif i + 1 < len(tokens) and is_spaceless(tokens[i + 1]):
+                terms[token + tokens[i + 1]] = None
+            elif i == 0 or not is_spaceless(tokens[i - 1]):
+                terms[token] = None
+    chosen = sorted(terms, key=len, reverse=True)[:MAX_TERMS] if len(terms) > MAX_TERMS else terms
+    while sum(map(len, chosen)) + len(chosen) > MAX_QUERY_CHARACTERS:
+        chosen = list(chosen)[1:]
+    return " ".join(term for term in terms if term in set(chosen))
 
 
 def spans(text: str, query: Query) -> list[tuple[int, int]]:

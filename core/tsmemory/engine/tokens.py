@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 
-__all__ = ["MAX_TOKEN_CHARACTERS", "placed_tokens", "tokenize"]
+__all__ = ["MAX_TOKEN_CHARACTERS", "is_spaceless", "placed_tokens", "tokenize"]
 
 MAX_TOKEN_CHARACTERS = 64
 """A longer run (base64, say) is a token by its first characters: an index entry must stay small,
@@ -29,6 +29,7 @@ _SPACELESS = (
     "\U0001b000-\U0001b16f\U00020000-\U0003ffff"
 )
 _POINTS = re.compile("[\u0640\u064b-\u065f\u0670\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]")
+_SPACELESS_TOKEN = re.compile(f"[{_SPACELESS}]")
 _ASCII_WORD = re.compile("[0-9a-z]+")
 _LAST_SYMBOL = 0x1FBFF  # the end of the planes in which Unicode 16 has marks or symbols in use
 
@@ -78,6 +79,11 @@ def tokenize(text: str) -> list[str]:
     else:
         tokens = _patterns()[0].findall(_fold(text))
     return [token[:MAX_TOKEN_CHARACTERS] for token in tokens]
+
+
+def is_spaceless(token: str) -> bool:
+    """Whether a token is a character of a script that puts no spaces between words."""
+    return _SPACELESS_TOKEN.match(token) is not None
 
 
 def placed_tokens(text: str) -> list[tuple[str, int, int]]:

@@ -42,7 +42,9 @@ __all__ = ["ConversationSearchSteps", "SearchSteps"]
 
 RANKED = 1_000
 """Hits among which ``order="relevance"`` ranks, the most recent ones: ours. A ranking has to see
-every hit before it can give the first."""
+every hit before it can give the first. Where any term may match and there are more hits, so many
+older ones with one of the rarer terms are ranked with them."""
+_COMMON = math.log(1 + (RANKED * 7 / 8) / (RANKED / 8))  # the weight of a term in one hit of eight
 _SESSIONS_SCANNED = 5_000  # session records that one page of search_sessions looks at, at most
 _PORTION = 200  # session records per read
 _GROUP = 16  # messages beside those asked for, to find the rest of a call and its results
@@ -244,19 +246,23 @@ def _recent(backend: Backend, query: SearchQuery, after: Any, on_error: str) -> 
 
 
 def _relevant(backend: Backend, query: SearchQuery, after: Any, on_error: str) -> Steps[_Scored]:
-    limit, place = query.limit, None
-    rows: list[Any] = []
-    while len(rows) < RANKED:
-        portion = msgspec.structs.replace(query, limit=RANKED - len(rows), after=place)
-        found = yield from _candidates(backend, portion)
-        rows += _readable(found.rows, on_error)
-        place = found.next
-        if place is None:
-            break
+    rows, place = yield from _portion_of_hits(backend, query, None, on_error)
+    weights = _weights(query, rows)
+    if place is not None and weights is not None:
+        # Hits on common words alone filled the portion: behind it, only the rarer words count.
+        rarer = [term for term, weight in zip(query.query.required, weights, strict=True)
+                 if weight > _COMMON]  # fmt: skip
+        if rarer:
+            narrowed = query.query._replace(required=tuple(rarer))
+            older, _ = yield from _portion_of_hits(
+                backend, msgspec.structs.replace(query, query=narrowed), place, on_error
+            )
+            rows += older
     ranked = sorted(
         ((-score, -(row.message.create_time or 0), *row.key, row.message.message_id), row)
-        for row, score in zip(rows, _rank(query, rows), strict=True)
+        for row, score in zip(rows, _scores(query, rows, weights), strict=True)
     )
+    limit = query.limit
     if after is not None:
         if type(after) is not list or list(map(type, after)) != [float, int, str, str, str]:
             raise InvalidInputError("cursor is not from this search")
@@ -265,19 +271,45 @@ def _relevant(backend: Backend, query: SearchQuery, after: Any, on_error: str) -
     return page, list(ranked[limit - 1][0]) if len(ranked) > limit else None
 
 
-def _rank(query: SearchQuery, rows: Sequence[Any]) -> list[float]:
-    """The scores. Where any term may match, a rare one counts for more: rare among these hits, so
-    nothing that another user stored bears on it."""
-    texts = [query.texts(row.message) for row in rows]
-    counts = [query.query.counts(parts) or [0] * len(query.query.required) for parts in texts]
+def _portion_of_hits(
+    backend: Backend, query: SearchQuery, place: Any, on_error: str
+) -> Steps[tuple[list[Any], Any]]:
+    """The next `RANKED` hits, and where the search goes on."""
+    rows: list[Any] = []
+    while len(rows) < RANKED:
+        portion = msgspec.structs.replace(query, limit=RANKED - len(rows), after=place)
+        found = yield from _candidates(backend, portion)
+        rows += _readable(found.rows, on_error)
+        place = found.next
+        if place is None:
+            break
+    return rows, place
+
+
+def _weights(query: SearchQuery, rows: Sequence[Any]) -> list[float] | None:
+    """What each term counts, where any may match: a rare one more. Rare among these hits, so that
+    nothing that another user stored bears on it. None where all must match."""
     if query.query.match == "all":
-        return [score(found, parts) for found, parts in zip(counts, texts, strict=True)]
-    having = [sum(map(bool, column)) for column in zip(*counts, strict=True)]
-    weights = [math.log(1 + (len(rows) - n + 0.5) / (n + 0.5)) for n in having]
-    return [
-        sum(weight * score((n,), parts) for n, weight in zip(found, weights, strict=True))
-        for found, parts in zip(counts, texts, strict=True)
-    ]
+        return None
+    counts = [query.query.counts(query.texts(row.message)) for row in rows]
+    having = [sum(map(bool, column)) for column in zip(*filter(None, counts), strict=True)]
+    having = having or [0] * len(query.query.required)
+    return [math.log(1 + (len(rows) - n + 0.5) / (n + 0.5)) for n in having]
+
+
+def _scores(
+    query: SearchQuery, rows: Sequence[Any], weights: Sequence[float] | None
+) -> list[float]:
+    scores = []
+    for row in rows:
+        texts = query.texts(row.message)
+        counts = query.query.counts(texts) or []
+        if weights is None:
+            scores.append(score(counts, texts))
+        else:
+            parts = zip(counts, weights, strict=True)
+            scores.append(sum(weight * score((n,), texts) for n, weight in parts))
+    return scores
 
 
 def _readable(rows: Sequence[Candidate], on_error: str) -> list[Any]:

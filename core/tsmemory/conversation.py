@@ -47,11 +47,7 @@ class Conversation(AsyncConversation, ConversationSearch):
     def _repr_html_(self) -> str:
         from tsmemory import html  # only notebooks need it
 
-        session = self.session()
-        if session is None:
-            return html.no_session(self.session_id)
-        newest = self.list_messages(order="desc", limit=html.MAX_SHOWN, on_error="skip")
-        return html.conversation(session, newest.items[::-1])
+        return html.conversation(self.session_id, self.user_id, repr(self.store))
 
     # -- writing -----------------------------------------------------------------------------
 

@@ -1,48 +1,84 @@
 """How records show themselves in a notebook: plain HTML and CSS, every text escaped.
 
-It knows records by their attributes alone, so that the records can import it. Both text and
-background colours are set, so that light and dark notebook themes look alike.
+It knows records by their attributes alone, so that the records can import it. Nothing is fetched: a
+picture is shown where its bytes are in the message, and one that is a URL as that URL.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
 __all__ = [
-    "MAX_SHOWN",
     "conversation",
     "messages",
-    "no_session",
     "page",
     "sessions",
     "window",
 ]
 
 _MAX_TEXT = 2000  # characters of one message: a tool's result may be a whole web page
-MAX_SHOWN = 200  # messages: a browser with 100,000 of them helps nobody
+_MAX_SHOWN = 200  # messages: a browser with 100,000 of them helps nobody
 
-_STYLE = """<style>
-.tsm{font:14px/1.45 system-ui,sans-serif;max-width:60em;color:#1f2328;background:#fff;padding:.6em}
-.tsm .m{border-left:4px solid #8b949e;border-radius:4px;margin:.35em 0;padding:.35em .7em;
-background:#f6f8fa}
-.tsm .user{border-color:#0969da;background:#ddf4ff}
-.tsm .assistant{border-color:#1a7f37;background:#e6f6ea}
-.tsm .system,.tsm .developer{border-color:#8250df;background:#f6efff}
-.tsm .tool,.tsm .function{border-color:#9a6700;background:#fff8e1}
-.tsm .out{opacity:.75;border-left-style:dashed}
-.tsm .h{font-size:85%;color:#57606a}
-.tsm .h b{color:#1f2328}
-.tsm .t{white-space:pre-wrap;overflow-wrap:anywhere}
-.tsm code{background:#eaeef2;border-radius:3px;padding:0 .25em;color:#1f2328;overflow-wrap:anywhere}
-.tsm table{border-collapse:collapse}
-.tsm th,.tsm td{padding:.25em .7em;border-bottom:1px solid #d0d7de;text-align:left;
-vertical-align:top}
-.tsm summary{cursor:pointer;color:#57606a}
+_PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+_MAX_PICTURE = 2_000_000  # characters of base64: a notebook keeps its outputs
+
+_LIGHT = (
+    "color-scheme:light;--t:#1f2328;--s:#57606a;--b:#fff;--p:#f6f8fa;--c:#eaeef2;--l:#d0d7de;"
+    "--u:#ddf4ff;--ue:#0969da;--a:#e6f6ea;--ae:#1a7f37;--i:#f6efff;--ie:#8250df;"
+    "--r:#fff8e1;--re:#9a6700"
+)
+_DARK = (
+    "color-scheme:dark;--t:#e6edf3;--s:#9da7b1;--b:#0d1117;--p:#161b22;--c:#2d333b;--l:#30363d;"
+    "--u:#0c2d4a;--ue:#58a6ff;--a:#0f3220;--ae:#3fb950;--i:#2a1a45;--ie:#bc8cff;"
+    "--r:#3a2a06;--re:#d29922"
+)
+# Text and background are always set together. A host that says which theme it has (JupyterLab,
+# VS Code, Colab, Sphinx, Material) is believed before the system's setting.
+_IS_DARK = (
+    '[data-jp-theme-light="false"]', ".vscode-dark", '[theme="dark"]', '[data-theme="dark"]',
+    '[data-md-color-scheme="slate"]',
+)  # fmt: skip
+_IS_LIGHT = (
+    '[data-jp-theme-light="true"]', ".vscode-light", '[data-theme="light"]',
+    '[data-md-color-scheme="default"]',
+)  # fmt: skip
+# .tsm thrice: more specific than the rules that notebooks have for any table, row or code.
+_STYLE = (
+    "<style>"
+    f".tsm{{{_LIGHT}}}"
+    f"@media (prefers-color-scheme:dark){{.tsm{{{_DARK}}}}}"
+    + ",".join(f"{host} .tsm" for host in _IS_LIGHT)
+    + f"{{{_LIGHT}}}"
+    + ",".join(f"{host} .tsm" for host in _IS_DARK)
+    + f"{{{_DARK}}}"
+    + """
+.tsm.tsm.tsm{font:14px/1.45 system-ui,sans-serif;max-width:60em;color:var(--t);background:var(--b);
+padding:.6em;border-radius:4px}
+.tsm.tsm.tsm .m{border-left:4px solid var(--l);border-radius:4px;margin:.35em 0;padding:.35em .7em;
+background:var(--p)}
+.tsm.tsm.tsm .user{border-color:var(--ue);background:var(--u)}
+.tsm.tsm.tsm .assistant{border-color:var(--ae);background:var(--a)}
+.tsm.tsm.tsm .system,.tsm.tsm.tsm .developer{border-color:var(--ie);background:var(--i)}
+.tsm.tsm.tsm .tool,.tsm.tsm.tsm .function{border-color:var(--re);background:var(--r)}
+.tsm.tsm.tsm .out{border-left-style:dashed}
+.tsm.tsm.tsm .h{font-size:85%;color:var(--s)}
+.tsm.tsm.tsm b{color:var(--t)}
+.tsm.tsm.tsm .t{white-space:pre-wrap;overflow-wrap:anywhere;color:var(--t)}
+.tsm.tsm.tsm code{background:var(--c);border-radius:3px;padding:0 .25em;color:var(--t);
+overflow-wrap:anywhere}
+.tsm.tsm.tsm img{max-width:20em;max-height:20em;display:block;background:#fff}
+.tsm.tsm.tsm table{border-collapse:collapse;margin:0;color:var(--t);background:none;border:0}
+.tsm.tsm.tsm tr{background:none}
+.tsm.tsm.tsm th,.tsm.tsm.tsm td{padding:.25em .7em;border:0;border-bottom:1px solid var(--l);
+text-align:left;vertical-align:top;color:var(--t);background:none;max-width:none}
+.tsm.tsm.tsm summary{cursor:pointer;color:var(--s)}
 </style>"""
+)
 
 
 def _frame(body: str) -> str:
@@ -77,9 +113,23 @@ def _content(message: Any) -> str:
         elif isinstance(block.get("reasoning"), str):
             parts.append(f"<i>{_text(block['reasoning'])}</i>")
         elif block.get("type") != "tool_call":
+            picture = _picture(block)
+            if picture:
+                parts.append(picture)
+                continue
             kind = " ".join(str(block[k]) for k in ("type", "mime_type", "url") if block.get(k))
             parts.append(f"<code>{_text(kind)}</code>")
     return "<br>".join(parts)
+
+
+def _picture(block: Any) -> str:
+    """An image whose bytes are here, as one that the browser shows; otherwise nothing."""
+    data, kind = block.get("base64"), block.get("mime_type")
+    if block.get("type") != "image" or kind not in _PICTURES or not isinstance(data, str):
+        return ""
+    if len(data) > _MAX_PICTURE or not re.fullmatch(r"[A-Za-z0-9+/\s]+={0,2}\s*", data):
+        return ""
+    return f'<img alt="{kind}" src="data:{kind};base64,{"".join(data.split())}">'
 
 
 def _calls(message: Any) -> str:
@@ -117,9 +167,9 @@ def _title(title: str) -> str:
 def _messages(items: Sequence[Any]) -> str:
     if not items:
         return "<i>no messages</i>"
-    hidden = len(items) - MAX_SHOWN
+    hidden = len(items) - _MAX_SHOWN
     more = f"<i>{hidden:,} earlier messages not shown</i>" if hidden > 0 else ""
-    return more + "".join(map(_message, items[-MAX_SHOWN:]))
+    return more + "".join(map(_message, items[-_MAX_SHOWN:]))
 
 
 def window(report: Any) -> str:
@@ -161,17 +211,9 @@ def page(found: Any) -> str:
     return sessions(found.items, more=found.next_cursor is not None)
 
 
-def conversation(session: Any, newest: Sequence[Any]) -> str:
-    """A session, and its newest messages in reading order."""
-    title = (
-        f"<b>{_text(session.title or session.session_id)}</b> · user {_text(session.user_id)} · "
-        f"{session.message_count:,} messages · {_when(session.update_time)}"
+def conversation(session_id: str, user_id: str, store: str) -> str:
+    """A handle on a session. Its messages are not read: a cell that shows it must not wait."""
+    return _frame(
+        f"session <b>{_text(session_id)}</b> of user <b>{_text(user_id)}</b> in {_text(store)}"
+        '<div class="h">Show its messages with .window(20) or .list_messages()</div>'
     )
-    hidden = session.message_count - len(newest)
-    more = f"<i>{hidden:,} earlier messages not shown</i>" if hidden > 0 else ""
-    return _frame(_title(title) + more + _messages(newest))
-
-
-def no_session(session_id: str) -> str:
-    """In the place of a session that does not exist."""
-    return _frame(f"<i>session {_text(session_id)} has no messages yet</i>")

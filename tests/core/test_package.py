@@ -147,8 +147,8 @@ def shows(thing: object) -> str:
 def test_everything_shows_itself_safely() -> None:
     store = open_store("memory:")
     chat = store.conversation(EVIL.replace("\ud800", ""), user_id="<b>u</b>")
-    assert "no messages yet" in shows(chat)
-    chat.append(
+    assert "of user <b>&lt;b&gt;u&lt;/b&gt;</b>" in shows(chat)
+    appended = chat.append(
         Message.system(EVIL),
         Message(EVIL, EVIL, name=EVIL),
         Message.user([{"type": "text", "text": EVIL}, {"type": "image", "url": EVIL}]),
@@ -158,7 +158,7 @@ def test_everything_shows_itself_safely() -> None:
         Message.tool("orphan", tool_call_id="nobody"),
     )
     chat.update_session(title=EVIL, metadata={EVIL: EVIL})
-    assert "&lt;script&gt;" in shows(chat)
+    assert "&lt;script&gt;" in shows(appended)
     shows(chat.session())
     shows(chat.window(3))
     report = chat.window(Window(last=3, max_tokens=10_000), explain=True)
@@ -176,9 +176,27 @@ def test_everything_shows_itself_safely() -> None:
 def test_what_is_long_is_cut() -> None:
     chat = open_store("memory:").conversation("s")
     chat.append(Message.user("x" * 100_000), *(Message.user(str(i)) for i in range(500)))
-    assert len(shows(chat)) < 100_000
-    assert "301 earlier messages not shown" in shows(chat)
+    assert len(shows(chat.window(None))) < 100_000
+    assert "301 earlier messages not shown" in shows(chat.window(None))
     assert "100,000 characters" in shows(chat.list_messages().items[0])
+
+
+def test_a_handle_shows_itself_without_its_store() -> None:
+    store = open_store("redis://nobody:secret@127.0.0.1:1/0", retry_for=30)
+    chat = store.conversation("s", user_id="ada")
+    assert "ada" in repr(chat)
+    assert "ada" in shows(chat)
+    assert "secret" not in shows(chat) + repr(store)
+
+
+def test_a_picture_is_shown_where_its_bytes_are_here() -> None:
+    def html(**block: str) -> str:
+        return Message.user([{"type": "image", **block}])._repr_html_()
+
+    assert 'src="data:image/png;base64,aGk="' in html(base64="aGk=", mime_type="image/png")
+    assert "<img" not in html(url="https://example.org/tracks-you.png", mime_type="image/png")
+    assert "<img" not in html(base64="aGk=", mime_type="image/svg+xml")
+    assert "<img" not in html(base64='aGk=" onerror="x', mime_type="image/png")
 
 
 def test_times_that_no_calendar_holds() -> None:

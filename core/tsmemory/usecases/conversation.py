@@ -92,9 +92,9 @@ class ConversationSteps(ConversationSearchSteps):
         """Same as `Conversation.append`."""
         batch = self._batch(messages, if_version)
         if not batch:
-            return []
+            return MessageList()
         outcome = yield from self.backend.commit(self.key, self._appending(batch, if_version))
-        return outcome.stored
+        return MessageList(outcome.stored)
 
     def append_and_window(
         self,

@@ -56,7 +56,7 @@ from langchain_tsmemory._blocks import from_block, to_block
 from langchain_tsmemory._values import LEFT_OUT, pack, plain, unpack
 from tsmemory import InvalidInputError, Message, ToolCall
 
-__all__ = ["from_neutral", "message_id", "to_neutral"]
+__all__ = ["from_neutral", "is_same", "message_id", "to_neutral"]
 
 _EXTENSION = "langchain"
 _OPENAI_ROLE = "__openai_role__"
@@ -276,6 +276,11 @@ def from_neutral(message: Message) -> BaseMessage:
             f"message {message.message_id!r}: what langchain_tsmemory keeps in it does not read: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def is_same(a: Message, b: Message) -> bool:
+    """Whether LangChain reads the same message of both, whoever wrote them."""
+    return from_neutral(a) == from_neutral(b)
 
 
 def _from_neutral(message: Message) -> BaseMessage:

@@ -9,10 +9,10 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage, RemoveMessage
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 
-from langchain_tsmemory._mapping import from_neutral, message_id, to_neutral
+from langchain_tsmemory._mapping import from_neutral, is_same, message_id, to_neutral
 from langchain_tsmemory._shared_runs import SharedRuns
 from tsmemory import InvalidInputError, Message, Steps, Store, Window, open_store
-from tsmemory.adapters import ClosesStore, connect
+from tsmemory.adapters import ClosesStore, append_distinct, connect
 
 __all__ = [
     "USER_HISTORY_FIELDS",
@@ -132,10 +132,12 @@ class TSMemoryChatMessageHistory(ClosesStore, BaseChatMessageHistory):
     def add_messages(self, messages: Iterable[BaseMessage]) -> None:
         """Add messages at the end, together.
 
-        A message whose id is in the session already is left as it is, so a call may be repeated
-        where the messages have ids. A `RemoveMessage` removes the message that it names, in its
-        place in the order; one for ``"__remove_all__"`` removes all. Where there are any, the
-        removal and the addition are two writes. Chunks are stored as whole messages.
+        A message that is in the session already, under the same id, is left as it is, so a call
+        may be repeated where the messages have ids. Another message under an id that is used, as
+        caches and some providers give it, gets an id of its own. A `RemoveMessage`
+        removes the message that it names, in its place in the order; one for ``"__remove_all__"``
+        removes all. Where there are any, the removal and the addition are two writes. Chunks are
+        stored as whole messages.
 
         Raises:
             InvalidInputError: not a message of langchain-core, or a value in it that cannot be
@@ -155,7 +157,7 @@ class TSMemoryChatMessageHistory(ClosesStore, BaseChatMessageHistory):
         elif change.remove:
             yield from self.conversation.steps.delete_message(*change.remove)
         if change.add:
-            yield from self.conversation.steps.append(*change.add)
+            yield from append_distinct(self.conversation, change.add, is_same)
 
     def clear(self) -> None:
         """Remove every message. The session's record (title, metadata, time to live) stays;

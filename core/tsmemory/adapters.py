@@ -1,22 +1,83 @@
-"""What every adapter needs: a store or a URL as an argument, and closing what was opened."""
+"""What every adapter needs: a store or a URL as an argument, closing what was opened, and adding
+messages whose ids a provider, a cache or another framework has used before."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import uuid
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TypeVar
 
+import msgspec
+
+from tsmemory.conversation import Conversation
 from tsmemory.engine.search import keywords
 from tsmemory.engine.steps import Steps
-from tsmemory.errors import InvalidInputError
+from tsmemory.errors import ConflictError, CorruptRecordError, InvalidInputError
+from tsmemory.model import Message
 from tsmemory.registry import open_store
 from tsmemory.search import Kind, SearchHit
 from tsmemory.store import Store
 
-__all__ = ["ClosesStore", "connect", "recall"]
+__all__ = ["ClosesStore", "append_distinct", "connect", "recall"]
 
 T = TypeVar("T")
 S = TypeVar("S", bound="ClosesStore")
+_ATTEMPTS = 10
+"""How often `append_distinct` looks again for what other writers have stored in between."""
+
+
+def append_distinct(
+    chat: Conversation, messages: Sequence[Message], is_same: Callable[[Message, Message], bool]
+) -> Steps[None]:
+    """Append `messages`: the one stored under an id, given again, is left as it is; another one
+    under an id that is used gets an id of its own, and is never dropped.
+
+    Costs what an append costs, and one read more where the core finds another content under an id:
+    the record of another framework says the same in other fields.
+
+    Args:
+        is_same: whether the framework reads the same message of a stored one and of a given one.
+
+    Raises:
+        ConflictError: other writers used the same ids, at every one of 10 attempts.
+        CorruptRecordError: what is stored under an id does not decode.
+    """
+    new: dict[str, Message] = {}
+    for message in messages:
+        earlier = new.get(message.message_id)
+        if earlier is None:
+            new[message.message_id] = message
+        elif not is_same(earlier, message):
+            renamed = _with_own_id(message)
+            new[renamed.message_id] = renamed
+    for attempt in range(_ATTEMPTS):
+        try:
+            yield from chat.steps.append(new.values())
+            return
+        except ConflictError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+        stored: dict[str, Message] = {}
+        for row in (yield from chat.steps.backend.get_messages(chat.steps.key, list(new))):
+            if isinstance(row, CorruptRecordError):
+                raise row
+            stored[row.message_id] = row
+        remaining = [_missing(given, stored.get(mid), is_same) for mid, given in new.items()]
+        new = {message.message_id: message for message in remaining if message is not None}
+
+
+def _missing(
+    message: Message, stored: Message | None, is_same: Callable[[Message, Message], bool]
+) -> Message | None:
+    """What is still to be appended for `message`."""
+    if stored is None:
+        return message
+    return None if is_same(stored, message) else _with_own_id(message)
+
+
+def _with_own_id(message: Message) -> Message:
+    return msgspec.structs.replace(message, message_id=str(uuid.uuid4()))
 
 
 def connect(store: Store | str, check: Callable[[Store], T]) -> tuple[Store, Store | None, T]:

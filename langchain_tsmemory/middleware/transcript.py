@@ -26,6 +26,7 @@ from langchain_tsmemory.middleware.branches import RECORD, Place, hidden_ids, re
 from langchain_tsmemory.middleware.memory import SessionIds, aligned, inputs, unstored
 from langchain_tsmemory.middleware.request import request_messages
 from tsmemory import ConflictError, Conversation, Message, Window, WindowReport
+from tsmemory.adapters import append_distinct
 from tsmemory.engine.steps import Steps
 
 __all__ = ["Shown", "Transcript"]
@@ -294,27 +295,30 @@ class Transcript:
         try:
             yield from self.chat.steps.append(new)
         except ConflictError:
+            completed: set[str] = set()
             for message in new:
-                yield from self._append_anyhow(message)
+                if (yield from self._completed(message)):
+                    completed.add(message.message_id)
+            left = [m for m in new if m.message_id not in completed]
+            yield from append_distinct(self.chat, left, _says_the_same)
         self.ids.stored.update(m.message_id for m in new)
 
-    def _append_anyhow(self, message: Message) -> Steps[None]:
-        """Store a message under an id that another has: the whole of what was stored in part; an
-        answer under an id of its own."""
+    def _completed(self, message: Message) -> Steps[bool]:
+        """Whether `message` has taken the place of what was stored of it when it was stopped."""
         stored = yield from self.chat.steps.get_message(message.message_id)
-        if stored is None:
-            yield from self.chat.steps.append(message)
-            return
-        mine = recorded(stored, self.place) or {}
-        if mine.get("partial"):
-            yield from self.chat.steps.put_message(message)
-        elif (stored.role, stored.text, stored.tool_calls) != (
-            message.role,
-            message.text,
-            message.tool_calls,
-        ):
-            own = msgspec.structs.replace(message, message_id=str(uuid.uuid4()))
-            yield from self.chat.steps.append(own)
+        if stored is None or not self._is_partial(stored):
+            return False
+        yield from self.chat.steps.put_message(message)
+        return True
+
+
+def _says_the_same(stored: Message, message: Message) -> bool:
+    """Whether the state's message is the stored one, whatever else was noted in it since."""
+    return (stored.role, stored.text, stored.tool_calls) == (
+        message.role,
+        message.text,
+        message.tool_calls,
+    )
 
 
 def _repairs(messages: Sequence[BaseMessage]) -> list[BaseMessage]:

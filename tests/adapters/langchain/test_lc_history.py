@@ -300,6 +300,22 @@ def test_a_window_that_moves_in_steps(make: Make, both: Both) -> None:
         before = now
 
 
+def test_another_message_under_a_used_id_is_kept(make: Make, both: Both) -> None:
+    """As a cache gives it: the same id, and other usage."""
+    history = make()
+    answer = AIMessage("42", id="run-1")
+    again = AIMessage("42", id="run-1", response_metadata={"cached": True})
+    both.add(history, [HumanMessage("q", id="h1"), answer])
+    both.add(history, [HumanMessage("q", id="h1"), answer])
+    both.add(history, [HumanMessage("q again", id="h2"), again])
+    asked, first, asked_again, second = both.read(history)
+    assert [asked.text, first, asked_again.text] == ["q", answer, "q again"]
+    assert second.id not in ("run-1", None)
+    assert second == again.model_copy(update={"id": second.id})
+    both.add(history, [AIMessage("a", id="x"), AIMessage("a", id="x"), AIMessage("b", id="x")])
+    assert [m.text for m in both.read(history)[4:]] == ["a", "b"]
+
+
 def test_from_a_url(tmp_path: Path, both: Both) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     with TSMemoryChatMessageHistory("s", store=url) as history:

@@ -21,7 +21,7 @@ from tsmemory.store import Store
 __all__ = ["Check", "examine"]
 
 _TIMES = 7  # measurements of each kind; the median is told
-_DRIVERS = {"redis": "redis", "tablestore": "tablestore", "zerodb": "httpx"}
+_DRIVERS = {"postgres": "psycopg", "redis": "redis", "tablestore": "tablestore", "zerodb": "httpx"}
 
 
 class Check(NamedTuple):
@@ -70,9 +70,9 @@ def _version(package: str) -> str:
 def _engine(store: Store) -> list[Check]:
     backend = store.backend
     checks = [Check("engine", True, type(backend).__name__)]
-    module = type(backend).__module__.rpartition(".")[2]
-    if module in _DRIVERS:
-        driver = _DRIVERS[module]
+    package = type(backend).__module__.removeprefix("tsmemory.backends.").partition(".")[0]
+    if package in _DRIVERS:
+        driver = _DRIVERS[package]
         checks.append(Check("driver", True, f"{driver} {_version(driver)}"))
     return checks
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import pytest
 
 from tests.backends.zerodb.conftest import _NAMES, open_on
@@ -30,11 +28,6 @@ def engine_on(server: LocalZeroDB, table: str) -> Engine:
 
 
 class _ZeroDBConformance(BackendConformance):
-    expected_failures: ClassVar = {
-        "test_a_write_to_a_broken_session_changes_nothing": "a writer that knows the session does "
-        "not read its record again, and writes it whole",
-    }
-
     @pytest.mark.skip(reason="the service has no lock: a rewrite beside two writers may give up")
     def test_rewrites_make_progress_beside_appenders(self) -> None:  # type: ignore[override]
         """See docs/zerodb.md."""

@@ -273,8 +273,10 @@ class _Writer:
         pending = msgspec.structs.replace(pending, commits=commits)
         pinned = row.pinned or any(is_pinned(m.role) for m in messages)
         fields = session_fields(plan.head, pinned, pending)
+        # The record as it was read, so that one that was damaged since is not written over.
         here = {"key": row.key, "place": SESSION_ROW, "token": row.token, "version": row.version}
-        reply = yield api.update(here, {**fields, "commit": nonce})
+        changes = {name: value for name, value in fields.items() if value != getattr(row, name)}
+        reply = yield api.update({**here, "body": row.body}, {**changes, "commit": nonce})
         if not reply["modified_count"]:
             # Another was faster, or this very update was sent again after a lost reply.
             mine = {"key": row.key, "place": SESSION_ROW, "commit": nonce}

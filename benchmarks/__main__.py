@@ -7,7 +7,7 @@ import sys
 
 NAMES = (
     "sqlite", "postgres", "jsonl_memory", "redis_memory", "redis_costs",
-    "tablestore_requests", "doors", "windows",
+    "tablestore_requests", "integrations", "windows",
     "turns",
 )  # fmt: skip
 

@@ -3,8 +3,8 @@
     python -m benchmarks.search [MESSAGES]
 
 The floor is a table of FTS5 with its own tokenizer, asked by hand for the newest 20 hits with their
-texts, decoded with json. Words are drawn by Zipf's law; of the words searched for, one is in 1, one
-in 10, and one in 1,000 of the messages.
+texts, decoded with json. Words follow Zipf's distribution; of the words searched for, one is in 1,
+one in 10, and one in 1,000 of the messages.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 `Memory` is a queue in front of memory blocks: when the active messages are too many, it archives
 the oldest and gives them to the blocks. Here that writes one value, whatever the number of
 messages: the session's metadata say up to where it is archived (`MARK`). So the messages stay as
-they are, every other door sees the whole transcript, and the active ones are read without the rest.
-A message that is archived out of turn says so itself, in its metadata (`STATUS`).
+they are, every other reader sees the whole transcript, and the active ones are read without the
+rest. A message that is archived out of turn says so itself, in its metadata (`STATUS`).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class TSMemoryAsyncChatStore(StoreFields, AsyncDBChatStore):
 
     ``Memory.from_defaults(session_id=…, chat_store=TSMemoryAsyncChatStore(…))``. A key is a session
     id. Messages have a status: active until `Memory` archives them. An archived message stays in
-    the session's transcript, and messages that other doors write are active.
+    the session's transcript, and messages that other writers add are active.
 
     **What is active is repaired**: a tool call without its result, or a result without its call,
     which a crash may leave and chat APIs refuse, is not among the active messages that are given,

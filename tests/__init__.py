@@ -1,1 +1,1 @@
-"""The tests: of behaviour, over every engine and in both colours."""
+"""The tests: of behaviour, over every engine, sync and async."""

@@ -168,9 +168,9 @@ def _methods(kind: type) -> Iterator[str]:
     names = {name for name, _ in own}
     for name, method in own:
         if name.startswith("a") and name[1:] in names:
-            continue  # the async twin, named with its other
-        twin = f" · `await a{name}`" if f"a{name}" in names else ""
-        yield f"### `{name}`{twin}"
+            continue  # the async version, named with the sync one
+        async_name = f" · `await a{name}`" if f"a{name}" in names else ""
+        yield f"### `{name}`{async_name}"
         yield _code(name, method)
         yield _doc(inspect.getdoc(method))
 

@@ -1,8 +1,8 @@
 """`Conversation`: a handle on one session of a store.
 
-Every operation has an async twin, the same name after an ``a`` (`conversation_async`); both run the
-steps of `usecases.ConversationSteps`. All of them may raise `BackendError` and its kinds where the
-engine fails, and `InvalidInputError` before any I/O where an argument is wrong.
+Every operation has an async version, the same name after an ``a`` (`conversation_async`); both run
+the steps of `usecases.ConversationSteps`. All of them may raise `BackendError` and its kinds where
+the engine fails, and `InvalidInputError` before any I/O where an argument is wrong.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`Store`: conversations in one engine.
 
-Every operation has an async twin, the same name after an ``a``; both run the steps of
+Every operation has an async version, the same name after an ``a``; both run the steps of
 `usecases.StoreSteps`. All of them may raise `BackendError` and its kinds where the engine fails,
 and `InvalidInputError` before any I/O where an argument is wrong.
 """
@@ -75,7 +75,7 @@ class Store(StoreSearch):
             where: a filter on the sessions' metadata.
             updated_from: inclusive; µs since the epoch, or an aware datetime.
             updated_to: as `updated_from`.
-            order: ``"desc"``, or ``"asc"`` for the longest quiet first.
+            order: ``"desc"``, or ``"asc"`` for the least recently active first.
             limit: sessions a page, 1 or more.
             cursor: `next_cursor` of the page before. A session that is written to while you page
                 moves to the front, behind you.

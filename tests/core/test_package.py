@@ -87,8 +87,8 @@ def test_every_operation_has_its_twin(kind: type) -> None:
     plain = {n for n in public if f"a{n}" in public}
     assert {f"a{n}" for n in plain} | plain == set(public)
     for name in plain:
-        sync, twin = inspect.signature(public[name]), inspect.signature(public[f"a{name}"])
-        assert sync.parameters == twin.parameters, name
+        sync, async_ = inspect.signature(public[name]), inspect.signature(public[f"a{name}"])
+        assert sync.parameters == async_.parameters, name
         assert public[name].__doc__, name
         assert public[f"a{name}"].__doc__, name
 

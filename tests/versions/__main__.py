@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100")
-HISTORIES = ("tests/langchain", "tests/llamaindex", "tests/cross")
-ALL = (*HISTORIES, "tests/doors")
+HISTORIES = ("tests/adapters/langchain", "tests/adapters/llamaindex", "tests/adapters/cross")
+ALL = (*HISTORIES, "tests/adapters/agents")
 
 
 class Environment(NamedTuple):

@@ -61,10 +61,10 @@ class NetworkBackend(Backend):
     """A backend whose engine is behind a network.
 
     Args:
-        client: a ready synchronous client, left open. With it alone, the asynchronous colour
+        client: a ready synchronous client, left open. With it alone, the async operations
             runs it in a worker thread.
         async_client: a ready asynchronous client, left open; it belongs to the caller's event
-            loop. With it alone, the synchronous colour is refused.
+            loop. With it alone, the sync operations are refused.
         retry_for: seconds during which a step that fails for a passing reason is tried again;
             0: once only. One attempt may outlast it by the client's own time-outs.
 

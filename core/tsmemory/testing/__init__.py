@@ -17,15 +17,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tsmemory.testing._harness import Colour, Engine
+    from tsmemory.testing._harness import Engine, Mode
     from tsmemory.testing.conformance import BackendConformance
     from tsmemory.testing.oracle import run_against_oracle
 
-__all__ = ["BackendConformance", "Colour", "Engine", "run_against_oracle"]
+__all__ = ["BackendConformance", "Engine", "Mode", "run_against_oracle"]
 
 _MODULES = {
     "BackendConformance": "conformance",
-    "Colour": "_harness",
+    "Mode": "_harness",
     "Engine": "_harness",
     "run_against_oracle": "oracle",
 }

@@ -1,4 +1,4 @@
-"""What the conformance suite needs to run one set of test bodies in both colours."""
+"""What the conformance suite needs to run one set of test bodies sync and async."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tsmemory.conversation import Conversation
 from tsmemory.engine.contract import Backend
 from tsmemory.store import Store
 
-__all__ = ["Colour", "Engine"]
+__all__ = ["Engine", "Mode"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Engine:
     """Whether times come from `Backend.clock`, which a test may then set."""
 
 
-class Colour:
-    """Calls operations by their plain names, in one colour or the other."""
+class Mode:
+    """Calls operations by their plain names, sync or async."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -67,22 +67,22 @@ async def _finish(found: Any) -> Any:
 
 
 class _Face:
-    """A store or a conversation, its operations in the colour chosen."""
+    """A store or a conversation, its operations called in the chosen mode."""
 
-    def __init__(self, target: Store | Conversation, colour: Colour) -> None:
+    def __init__(self, target: Store | Conversation, mode: Mode) -> None:
         self._target = target
-        self._colour = colour
+        self._mode = mode
 
     def conversation(self, *args: Any, **kwargs: Any) -> _Face:
         assert isinstance(self._target, Store)
-        return _Face(self._target.conversation(*args, **kwargs), self._colour)
+        return _Face(self._target.conversation(*args, **kwargs), self._mode)
 
     def __getattr__(self, name: str) -> Any:
         if not hasattr(self._target, f"a{name}"):
             return getattr(self._target, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            result = self._colour.run(self._target, name, args, kwargs)
-            return _Face(result, self._colour) if isinstance(result, Conversation) else result
+            result = self._mode.run(self._target, name, args, kwargs)
+            return _Face(result, self._mode) if isinstance(result, Conversation) else result
 
         return call

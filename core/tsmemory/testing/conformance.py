@@ -1,7 +1,7 @@
-"""The law of `backends.base` and of the public API, as tests: one or more for each line.
+"""The contract (`engine.contract`) and the public API, as tests: one or more for each rule.
 
 Subclass `BackendConformance`, give it an ``engine`` fixture, and every test runs over your backend
-in both colours. The bodies are written once; `Colour` makes the calls.
+sync and async. The bodies are written once; `Mode` makes the calls.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tsmemory import (
     Window,
     where,
 )
-from tsmemory.testing._harness import Colour, Engine
+from tsmemory.testing._harness import Engine, Mode
 from tsmemory.testing.primitive_conformance import PrimitiveConformance
 from tsmemory.testing.search_conformance import SearchConformance
 
@@ -129,19 +129,19 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
         raise TypeError("define the fixture 'engine' in the subclass")
 
     @pytest.fixture(params=["sync", "async"])
-    def colour(self, request: pytest.FixtureRequest) -> Colour:
-        return Colour(request.param)
+    def mode(self, request: pytest.FixtureRequest) -> Mode:
+        return Mode(request.param)
 
     @pytest.fixture
-    def raw(self, engine: Engine, colour: Colour) -> Iterator[Store]:
+    def raw(self, engine: Engine, mode: Mode) -> Iterator[Store]:
         store = Store(engine.open())
         store.setup()
         yield store
-        colour.close(store)
+        mode.close(store)
 
     @pytest.fixture
-    def store(self, raw: Store, colour: Colour) -> Any:
-        return colour.store(raw)
+    def store(self, raw: Store, mode: Mode) -> Any:
+        return mode.store(raw)
 
     @pytest.fixture
     def chat(self, store: Any) -> Any:
@@ -320,7 +320,7 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
         chat.put_messages([Message.user(str(t), create_time=t) for t in reversed(times)])
         assert [m.create_time for m in chat.list_messages()] == times
 
-    def test_writers_at_once(self, engine: Engine, colour: Colour, chat: Any, raw: Store) -> None:
+    def test_writers_at_once(self, engine: Engine, mode: Mode, chat: Any, raw: Store) -> None:
         def write(name: str) -> None:
             backend = engine.open()
             mine = Store(backend).conversation("session", user_id="user")
@@ -696,8 +696,8 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
         chat.append(*_say("c"))
         assert chat.get_ttl() == math.inf
 
-    def test_default_and_handle_ttl(self, engine: Engine, colour: Colour, raw: Store) -> None:
-        store = colour.store(Store(raw.backend, ttl=100))
+    def test_default_and_handle_ttl(self, engine: Engine, mode: Mode, raw: Store) -> None:
+        store = mode.store(Store(raw.backend, ttl=100))
         one = store.conversation("one")
         one.append(*_say("a"))
         assert one.session().ttl == 100
@@ -1238,11 +1238,11 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
             with pytest.raises(InvalidInputError):
                 chat.update_session(create_time=bad)
 
-    def test_append_and_window_in_one(self, raw: Store, colour: Colour, chat: Any) -> None:
+    def test_append_and_window_in_one(self, raw: Store, mode: Mode, chat: Any) -> None:
         steps = raw.conversation("session", user_id="user").steps
 
         def run(*texts: str, **options: Any) -> Any:
-            return colour.run(raw, "run", (steps.append_and_window(_say(*texts), **options),), {})
+            return mode.run(raw, "run", (steps.append_and_window(_say(*texts), **options),), {})
 
         done = run("1", "2", window=20)
         assert _texts(done.messages) == _texts(done.window.messages) == ["1", "2"]
@@ -1316,7 +1316,7 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
         assert stats.expired_sessions == 0
 
     def test_another_opener_sees_it_all(
-        self, engine: Engine, colour: Colour, raw: Store, chat: Any
+        self, engine: Engine, mode: Mode, raw: Store, chat: Any
     ) -> None:
         stored = chat.append(*_say("a", "b"))
         backend = engine.open()

@@ -166,7 +166,7 @@ def read_sessions(
     backend: Backend, user_id: str | Unset, on_error: OnError
 ) -> Steps[list[Session]]:
     """All of them, before anything is written: a listing by last activity that the copy cannot
-    move. The longest quiet come first."""
+    move. The least recently active come first."""
     sessions: list[Session] = []
     cursor = None
     while True:

@@ -1,1 +1,1 @@
-"""The agents' doors: LangChain's middleware and LlamaIndex's Memory."""
+"""The integration points of agents: LangChain's middleware and LlamaIndex's Memory."""

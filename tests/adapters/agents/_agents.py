@@ -1,4 +1,4 @@
-"""Agents of both frameworks on one store, called in either colour."""
+"""Agents of both frameworks on one store, called sync and async."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def agent(
 
 
 def ask(
-    made: Any, text: str | HumanMessage, *, colour: str = "sync", session: str = "s", **more: str
+    made: Any, text: str | HumanMessage, *, mode: str = "sync", session: str = "s", **more: str
 ) -> dict[str, Any]:
     """One run of an agent of LangChain."""
     asked = {"messages": [HumanMessage(text) if isinstance(text, str) else text]}
-    if colour == "sync":
+    if mode == "sync":
         return dict(made.invoke(asked, config(session, **more)))
     return dict(asyncio.run(made.ainvoke(asked, config(session, **more))))
 

@@ -1,4 +1,4 @@
-"""Stores and colours for the doors."""
+"""The stores, and both modes, for the tests of agents."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def store(request: pytest.FixtureRequest, tmp_path: Path):
 
 
 @pytest.fixture(params=["sync", "async"])
-def colour(request: pytest.FixtureRequest) -> str:
+def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)

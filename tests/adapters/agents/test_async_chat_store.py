@@ -244,12 +244,12 @@ def memory(store: Store, **options: Any) -> Memory:
     )
 
 
-def test_what_is_flushed_stays_in_the_transcript(store: Store, colour: str) -> None:
+def test_what_is_flushed_stays_in_the_transcript(store: Store, mode: str) -> None:
     facts = Facts(name="facts")
     kept = memory(store, token_limit=20, token_flush_size=4, memory_blocks=[facts])
     words = [f"{n} one two" for n in range(12)]
     for message in said(*words):
-        if colour == "sync":
+        if mode == "sync":
             kept.put(message)
         else:
             asyncio.run(kept.aput(message))

@@ -115,13 +115,13 @@ def test_random_forks_edits_removals_and_regenerations(moves: list[tuple[str, in
         said = transcript
 
 
-def test_a_regenerated_answer_without_a_checkpointer(store: Store, colour: str) -> None:
+def test_a_regenerated_answer_without_a_checkpointer(store: Store, mode: str) -> None:
     model = ScriptedModel(script=say("first", "second", "third", "fourth"))
     made = agent(store, model)
-    ask(made, HumanMessage("q1", id="q1"), colour=colour)
-    ask(made, HumanMessage("q1", id="q1"), colour=colour)
+    ask(made, HumanMessage("q1", id="q1"), mode=mode)
+    ask(made, HumanMessage("q1", id="q1"), mode=mode)
     assert model.shown() == ["Be brief.", "q1"]
-    ask(made, "q2", colour=colour)
+    ask(made, "q2", mode=mode)
     assert model.shown() == ["Be brief.", "q1", "second", "q2"]
     assert texts(store) == ["q1", "first", "second", "q2", "third"]
 
@@ -160,7 +160,7 @@ def test_an_agent_that_is_a_node_of_a_graph_follows_the_graph_s_forks(store: Sto
 @pytest.mark.parametrize("with_ids", [True, False])
 @pytest.mark.parametrize("edits", [True, False])
 def test_a_client_that_sends_the_whole_conversation(
-    store: Store, colour: str, with_ids: bool, edits: bool
+    store: Store, mode: str, with_ids: bool, edits: bool
 ) -> None:
     model = ScriptedModel(script=say("a0", "a1", "a2", "a3"))
     made = agent(store, model, window=50)
@@ -172,7 +172,7 @@ def test_a_client_that_sends_the_whole_conversation(
         if with_ids:
             client[-1]["id"] = f"u{turn}"
         asked = {"messages": [dict(m) for m in client]}
-        if colour == "sync":
+        if mode == "sync":
             state = made.invoke(asked, config())
         else:
             state = asyncio.run(made.ainvoke(asked, config()))
@@ -188,12 +188,12 @@ def test_a_client_that_sends_the_whole_conversation(
 # -- answers -------------------------------------------------------------------------------------
 
 
-def test_an_answer_whose_id_is_used_already_is_stored(store: Store, colour: str) -> None:
+def test_an_answer_whose_id_is_used_already_is_stored(store: Store, mode: str) -> None:
     answers = iter(["one", "two", "three"])
     model = ScriptedModel(script=lambda _: AIMessage(next(answers), id="same"))
     made = agent(store, model, checkpointer=InMemorySaver())
     for text in ("q1", "q2", "q3"):
-        state = ask(made, text, colour=colour, thread_id="t")
+        state = ask(made, text, mode=mode, thread_id="t")
     assert texts(store) == ["q1", "one", "q2", "two", "q3", "three"]
     assert [m.text for m in state["messages"]] == texts(store)
 
@@ -259,7 +259,7 @@ def test_a_partial_answer_followed_by_the_whole_under_its_id(store: Store) -> No
 # -- agents in agents ----------------------------------------------------------------------------
 
 
-def test_an_agent_in_a_tool_has_a_transcript_of_its_own(store: Store, colour: str) -> None:
+def test_an_agent_in_a_tool_has_a_transcript_of_its_own(store: Store, mode: str) -> None:
     inner = ScriptedModel(script=say("inner 1", "inner 2"))
 
     def outer_and_inner(nested: Any) -> tuple[Any, ScriptedModel]:
@@ -282,7 +282,7 @@ def test_an_agent_in_a_tool_has_a_transcript_of_its_own(store: Store, colour: st
         return agent(store, model, tools=[tool_of(research)], nested=nested), model
 
     made, _ = outer_and_inner("own")
-    ask(made, "go", colour=colour)
+    ask(made, "go", mode=mode)
     assert texts(store) == ["go", "", "inner 1", "", "inner 2", "fin"]
     found = list(store.iter_sessions(where={"parent_session_id": "s"}))
     assert len(found) == 2
@@ -294,7 +294,7 @@ def test_an_agent_in_a_tool_has_a_transcript_of_its_own(store: Store, colour: st
 
     inner.script = say("again 1", "again 2")
     made, _ = outer_and_inner("share")
-    ask(made, "go", colour=colour, session="shared")
+    ask(made, "go", mode=mode, session="shared")
     assert "again 1" in texts(store, "shared")
     assert "task 0" in texts(store, "shared")
 
@@ -302,7 +302,7 @@ def test_an_agent_in_a_tool_has_a_transcript_of_its_own(store: Store, colour: st
 # -- tools ---------------------------------------------------------------------------------------
 
 
-def test_parallel_results_are_stored_in_the_order_of_the_calls(store: Store, colour: str) -> None:
+def test_parallel_results_are_stored_in_the_order_of_the_calls(store: Store, mode: str) -> None:
     import time
 
     def wait(number: int) -> str:
@@ -316,7 +316,7 @@ def test_parallel_results_are_stored_in_the_order_of_the_calls(store: Store, col
         calls = [{"name": "wait", "args": {"number": i}, "id": f"c{i}"} for i in range(3)]
         return AIMessage("", tool_calls=calls)
 
-    ask(agent(store, ScriptedModel(script=script), tools=[tool_of(wait)]), "go", colour=colour)
+    ask(agent(store, ScriptedModel(script=script), tools=[tool_of(wait)]), "go", mode=mode)
     assert texts(store) == ["go", "", "r0", "r1", "r2", "done"]
 
 
@@ -376,7 +376,7 @@ def test_a_process_that_takes_a_thread_over(store: Store, monkeypatch: pytest.Mo
 # -- caches --------------------------------------------------------------------------------------
 
 
-def test_cache_control_is_set_where_the_request_stays_the_same(store: Store, colour: str) -> None:
+def test_cache_control_is_set_where_the_request_stays_the_same(store: Store, mode: str) -> None:
     model = ScriptedModel(script=loop(1))
     made = agent(
         store,
@@ -386,7 +386,7 @@ def test_cache_control_is_set_where_the_request_stays_the_same(store: Store, col
         tools=(step,),
     )
     for i in range(4):
-        ask(made, f"q{i}", colour=colour)
+        ask(made, f"q{i}", mode=mode)
     for request in model.requests:
         marked = [m for m in request if "cache_control" in str(m.content)]
         assert marked == [request[-1]]

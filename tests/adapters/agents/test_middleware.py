@@ -41,27 +41,27 @@ from tests.adapters.agents._models import ScriptedModel, StreamingModel, loop, s
 from tsmemory import ConflictError, InvalidInputError, Message, Store, Window, open_store
 
 
-def test_a_conversation_goes_on(store: Store, colour: str) -> None:
+def test_a_conversation_goes_on(store: Store, mode: str) -> None:
     model = ScriptedModel(script=say("Hi Ada!", "Ada."))
     made = agent(store, model)
-    ask(made, "I am Ada.", colour=colour)
-    state = ask(made, "Who am I?", colour=colour)
+    ask(made, "I am Ada.", mode=mode)
+    state = ask(made, "Who am I?", mode=mode)
     assert model.shown() == ["Be brief.", "I am Ada.", "Hi Ada!", "Who am I?"]
     assert texts(store) == ["I am Ada.", "Hi Ada!", "Who am I?", "Ada."]
     assert [m.text for m in state["messages"]] == ["Who am I?", "Ada."]  # the state is as it was
 
 
-def test_what_is_stored_is_the_state_s_messages(store: Store, colour: str) -> None:
-    state = ask(agent(store, ScriptedModel(script=loop(2))), "go", colour=colour)
+def test_what_is_stored_is_the_state_s_messages(store: Store, mode: str) -> None:
+    state = ask(agent(store, ScriptedModel(script=loop(2))), "go", mode=mode)
     assert TSMemoryChatMessageHistory("s", store=store).messages == state["messages"]
     assert roles(store) == ["uatata"]
 
 
-def test_a_checkpointer_beside_it(store: Store, colour: str) -> None:
+def test_a_checkpointer_beside_it(store: Store, mode: str) -> None:
     model = ScriptedModel(script=loop(2))
     made = agent(store, model, checkpointer=InMemorySaver())
     for _ in range(3):
-        state = ask(made, "go", colour=colour, thread_id="t")
+        state = ask(made, "go", mode=mode, thread_id="t")
     assert TSMemoryChatMessageHistory("s", store=store).messages == state["messages"]
     assert len(model.requests[-1]) == 1 + 6 * 2 + 5
 
@@ -75,13 +75,13 @@ def test_it_adopts_a_thread_that_began_without_it(store: Store) -> None:
     assert TSMemoryChatMessageHistory("s", store=store).messages == state["messages"]
 
 
-def test_the_window_bounds_what_is_shown(store: Store, colour: str) -> None:
+def test_the_window_bounds_what_is_shown(store: Store, mode: str) -> None:
     model = ScriptedModel(script=say())
     made = agent(store, model, window=Window(last=3, summary=True))
     for i in range(9):
-        ask(made, f"q{i}", colour=colour)
+        ask(made, f"q{i}", mode=mode)
     store.conversation("s").update_session(summary="They count.")
-    ask(made, "q9", colour=colour)
+    ask(made, "q9", mode=mode)
     system, summary, *rest = model.shown()
     assert (system, "They count." in summary, rest) == ("Be brief.", True, ["q8", "shown 4", "q9"])
     assert len(texts(store)) == 20
@@ -95,11 +95,11 @@ def test_a_long_tool_loop_is_not_cut(store: Store) -> None:
 
 
 @pytest.mark.parametrize("how", ["updates", "values", "messages"])
-def test_streaming(store: Store, colour: str, how: str) -> None:
+def test_streaming(store: Store, mode: str, how: str) -> None:
     made = agent(store, StreamingModel(script=say("one two three", "four five")))
     for text in ("a", "b"):
         asked = {"messages": [HumanMessage(text)]}
-        if colour == "sync":
+        if mode == "sync":
             parts = list(made.stream(asked, config(), stream_mode=how))
         else:
 
@@ -113,7 +113,7 @@ def test_streaming(store: Store, colour: str, how: str) -> None:
     assert [type(m).__name__ for m in found] == ["HumanMessage", "AIMessage"] * 2
 
 
-def test_parallel_calls(store: Store, colour: str) -> None:
+def test_parallel_calls(store: Store, mode: str) -> None:
     def script(messages: list[Any]) -> AIMessage:
         if messages[-1].type == "tool":
             return AIMessage("done")
@@ -122,19 +122,19 @@ def test_parallel_calls(store: Store, colour: str) -> None:
 
     model = ScriptedModel(script=script)
     made = agent(store, model)
-    ask(made, "go", colour=colour)
-    ask(made, "go", colour=colour)  # the same call ids again
+    ask(made, "go", mode=mode)
+    ask(made, "go", mode=mode)  # the same call ids again
     assert roles(store) == ["uatttta" * 2]
     assert len({m.message_id for m in transcript(store)}) == 14
 
 
-def test_summarisation_rewrites_the_state_and_not_the_transcript(store: Store, colour: str) -> None:
+def test_summarisation_rewrites_the_state_and_not_the_transcript(store: Store, mode: str) -> None:
     writer = ScriptedModel(script=lambda _: AIMessage("in short"))
     model = ScriptedModel(script=loop(1))
     summarise = SummarizationMiddleware(writer, trigger=("messages", 6), keep=("messages", 3))
     made = agent(store, model, summarise, checkpointer=InMemorySaver())
     for i in range(6):
-        state = ask(made, f"q{i}", colour=colour, thread_id="t")
+        state = ask(made, f"q{i}", mode=mode, thread_id="t")
     assert writer.requests
     assert roles(store) == ["uata" * 6]
     assert not any("in short" in text for text in texts(store))
@@ -194,7 +194,7 @@ def interrupted(store: Store, *, first: bool) -> tuple[Any, ScriptedModel]:
 
 @pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
 @pytest.mark.parametrize("decision", ["approve", "reject", "edit"])
-def test_a_person_in_the_loop(store: Store, colour: str, first: bool, decision: str) -> None:
+def test_a_person_in_the_loop(store: Store, mode: str, first: bool, decision: str) -> None:
     made, _ = interrupted(store, first=first)
     run = config(thread_id="t")
     answers: dict[str, Any] = {
@@ -202,11 +202,11 @@ def test_a_person_in_the_loop(store: Store, colour: str, first: bool, decision: 
         "reject": {"type": "reject", "message": "no"},
         "edit": {"type": "edit", "edited_action": {"name": "step", "args": {"number": 9}}},
     }
-    state = ask(made, "go", colour=colour, thread_id="t")
+    state = ask(made, "go", mode=mode, thread_id="t")
     for _ in range(2):
         assert "__interrupt__" in state
         resume = Command(resume={"decisions": [answers[decision]]})
-        if colour == "sync":
+        if mode == "sync":
             state = made.invoke(resume, run)
         else:
             state = asyncio.run(made.ainvoke(resume, run))
@@ -217,11 +217,11 @@ def test_a_person_in_the_loop(store: Store, colour: str, first: bool, decision: 
         assert [m.text for m in found] == [m.text for m in state["messages"]]
 
 
-def test_an_interruption_that_nobody_resumes(store: Store, colour: str) -> None:
+def test_an_interruption_that_nobody_resumes(store: Store, mode: str) -> None:
     made, model = interrupted(store, first=True)
-    ask(made, "go", colour=colour, thread_id="t")
+    ask(made, "go", mode=mode, thread_id="t")
     model.script = say("all right")
-    ask(made, "never mind", colour=colour, thread_id="t")
+    ask(made, "never mind", mode=mode, thread_id="t")
     assert roles(store) == ["uaua"]  # the call that was never answered is in the transcript
     assert transcript(store)[1].tool_calls
     assert model.shown() == ["go", "step 1", "never mind"]
@@ -230,7 +230,7 @@ def test_an_interruption_that_nobody_resumes(store: Store, colour: str) -> None:
 # -- what tools give ---------------------------------------------------------------------------
 
 
-def test_a_tool_that_gives_a_command(store: Store, colour: str) -> None:
+def test_a_tool_that_gives_a_command(store: Store, mode: str) -> None:
     def jump(runtime: ToolRuntime) -> Command[Any]:
         """Jump."""
         result = ToolMessage("jumped", tool_call_id=str(runtime.tool_call_id))
@@ -242,7 +242,7 @@ def test_a_tool_that_gives_a_command(store: Store, colour: str) -> None:
         return AIMessage("", tool_calls=[{"name": "jump", "args": {}, "id": "c"}])
 
     made = agent(store, ScriptedModel(script=script), tools=[tool_of(jump)])
-    state = ask(made, "go", colour=colour)
+    state = ask(made, "go", mode=mode)
     assert TSMemoryChatMessageHistory("s", store=store).messages == state["messages"]
     assert texts(store) == ["go", "", "jumped", "a remark", "done"]
 
@@ -284,7 +284,7 @@ def test_a_tool_that_fails(store: Store) -> None:
     assert model.shown() == ["Be brief.", "go", "step 1", "and now?"]  # repaired, so accepted
 
 
-def test_a_call_that_does_not_parse(store: Store, colour: str) -> None:
+def test_a_call_that_does_not_parse(store: Store, mode: str) -> None:
     def script(messages: list[Any]) -> AIMessage:
         if len(messages) > 2:
             return AIMessage("done")
@@ -293,8 +293,8 @@ def test_a_call_that_does_not_parse(store: Store, colour: str) -> None:
 
     model = ScriptedModel(script=script)
     made = agent(store, model)
-    ask(made, "go", colour=colour)
-    ask(made, "go on", colour=colour)
+    ask(made, "go", mode=mode)
+    ask(made, "go on", mode=mode)
     assert refusal(store.conversation("s").window()) is None
     assert roles(store)[0].replace("t", "") == "uaua"
 
@@ -312,10 +312,10 @@ class Guard(AgentMiddleware):
         return {"messages": [AIMessage("I may not.")], "jump_to": "end"}
 
 
-def test_what_other_middleware_answers_is_stored(store: Store, colour: str) -> None:
+def test_what_other_middleware_answers_is_stored(store: Store, mode: str) -> None:
     made = agent(store, ScriptedModel(script=say("yes")), Guard())
-    ask(made, "hello", colour=colour)
-    ask(made, "a secret", colour=colour)
+    ask(made, "hello", mode=mode)
+    ask(made, "a secret", mode=mode)
     assert texts(store) == ["hello", "yes", "a secret", "I may not."]
 
 
@@ -380,7 +380,7 @@ class Context:
     session_id: str
 
 
-def test_user_and_session_of_the_context(store: Store, colour: str) -> None:
+def test_user_and_session_of_the_context(store: Store, mode: str) -> None:
     for schema, context in (
         (Context, Context("ada", "c1")),
         (dict, {"user_id": "ada", "thread_id": "c2"}),
@@ -390,7 +390,7 @@ def test_user_and_session_of_the_context(store: Store, colour: str) -> None:
             ScriptedModel(script=loop(1)), [step], middleware=[mine], context_schema=schema
         )
         asked = {"messages": [HumanMessage("go")]}
-        if colour == "sync":
+        if mode == "sync":
             made.invoke(asked, context=context)
         else:
             asyncio.run(made.ainvoke(asked, context=context))
@@ -464,7 +464,7 @@ def test_a_url_is_opened_and_closed(tmp_path: Any) -> None:
 # -- conflicts -----------------------------------------------------------------------------------
 
 
-def test_a_conflict_is_reported(store: Store, colour: str) -> None:
+def test_a_conflict_is_reported(store: Store, mode: str) -> None:
     def script(messages: list[Any]) -> AIMessage:
         store.conversation("s").append(Message.user("meanwhile"))
         return AIMessage("too late")
@@ -472,10 +472,10 @@ def test_a_conflict_is_reported(store: Store, colour: str) -> None:
     model = ScriptedModel(script=script)
     made = agent(store, model, exclusive=True)
     with pytest.raises(ConflictError):
-        ask(made, "go", colour=colour)
+        ask(made, "go", mode=mode)
     assert texts(store) == ["go", "meanwhile"]
     model.script = loop(2)
-    ask(made, "again", colour=colour)
+    ask(made, "again", mode=mode)
     assert roles(store) == ["uuuatata"]
 
 

@@ -33,17 +33,17 @@ def store(request: pytest.FixtureRequest, tmp_path: Path):
         yield opened
 
 
-class Doors:
-    """The two frameworks' doors to one store, in one colour."""
+class Frameworks:
+    """Both frameworks on one store, called in one mode."""
 
-    def __init__(self, store: Store, colour: str) -> None:
+    def __init__(self, store: Store, mode: str) -> None:
         self.store = store
-        self.asynchronous = colour == "async"
+        self.asynchronous = mode == "async"
         self.chat_store = TSMemoryChatStore(store=store)
 
-    def _call(self, plain: Callable[[], Any], twin: Callable[[], Any]) -> Any:
+    def _call(self, plain: Callable[[], Any], async_call: Callable[[], Any]) -> Any:
         async def run() -> Any:
-            return await twin()
+            return await async_call()
 
         return asyncio.run(run()) if self.asynchronous else plain()
 
@@ -70,8 +70,8 @@ class Doors:
 
 
 @pytest.fixture(params=["sync", "async"])
-def doors(store: Store, request: pytest.FixtureRequest) -> Doors:
-    return Doors(store, request.param)
+def frameworks(store: Store, request: pytest.FixtureRequest) -> Frameworks:
+    return Frameworks(store, request.param)
 
 
 Facts = list[tuple[Any, ...]]
@@ -140,42 +140,42 @@ def llamaindex_message(raw: dict[str, Any]) -> ChatMessage:
     return ChatMessage(role=raw["role"], blocks=blocks, additional_kwargs=extra)
 
 
-def test_langchain_writes_both_read(doors: Doors) -> None:
+def test_langchain_writes_both_read(frameworks: Frameworks) -> None:
     for name, raws in conversations().items():
         messages = convert_to_messages(raws)
-        doors.langchain_write(name, messages)
-        assert doors.langchain_read(name) == messages
-        assert facts_of_llamaindex(doors.llamaindex_read(name)) == facts_of_openai(raws)
+        frameworks.langchain_write(name, messages)
+        assert frameworks.langchain_read(name) == messages
+        assert facts_of_llamaindex(frameworks.llamaindex_read(name)) == facts_of_openai(raws)
 
 
-def test_llamaindex_writes_both_read(doors: Doors) -> None:
+def test_llamaindex_writes_both_read(frameworks: Frameworks) -> None:
     for name, raws in conversations().items():
         messages = [llamaindex_message(raw) for raw in raws]
-        doors.llamaindex_write(name, messages)
-        assert doors.llamaindex_read(name) == messages
-        assert facts_of_langchain(doors.langchain_read(name)) == facts_of_openai(raws)
+        frameworks.llamaindex_write(name, messages)
+        assert frameworks.llamaindex_read(name) == messages
+        assert facts_of_langchain(frameworks.langchain_read(name)) == facts_of_openai(raws)
 
 
 def test_the_openai_format_is_a_door_too(store: Store) -> None:
     for name, raws in conversations().items():
-        doors = Doors(store, "sync")
-        doors.langchain_write(name, convert_to_messages(raws))
+        frameworks = Frameworks(store, "sync")
+        frameworks.langchain_write(name, convert_to_messages(raws))
         found = [to_openai(m) for m in store.conversation(name).iter_messages()]
         assert facts_of_openai(found) == facts_of_openai(raws)
 
 
-def test_in_turns(doors: Doors) -> None:
+def test_in_turns(frameworks: Frameworks) -> None:
     """Each framework goes on where the other stopped; both see one whole transcript."""
     for name, raws in list(conversations().items())[:10]:
         for i in range(0, len(raws), 6):
-            doors.langchain_write(name, convert_to_messages(raws[i : i + 3]))
-            doors.llamaindex_write(name, [llamaindex_message(r) for r in raws[i + 3 : i + 6]])
+            frameworks.langchain_write(name, convert_to_messages(raws[i : i + 3]))
+            frameworks.llamaindex_write(name, [llamaindex_message(r) for r in raws[i + 3 : i + 6]])
             expected = facts_of_openai(raws[: i + 6])
-            assert facts_of_langchain(doors.langchain_read(name)) == expected
-            assert facts_of_llamaindex(doors.llamaindex_read(name)) == expected
+            assert facts_of_langchain(frameworks.langchain_read(name)) == expected
+            assert facts_of_llamaindex(frameworks.llamaindex_read(name)) == expected
 
 
-def test_saving_what_was_read_changes_nothing(doors: Doors, store: Store) -> None:
+def test_saving_what_was_read_changes_nothing(frameworks: Frameworks, store: Store) -> None:
     """`set_messages` of what LangChain wrote keeps what only LangChain can say."""
     original = [
         SystemMessage("rules"),
@@ -188,20 +188,20 @@ def test_saving_what_was_read_changes_nothing(doors: Doors, store: Store) -> Non
         ),
         ToolMessage("r", tool_call_id="t", artifact={"x": b"1"}, status="error"),
     ]
-    doors.langchain_write("s", original)
+    frameworks.langchain_write("s", original)
     version = store.conversation("s").session().version
-    read = doors.llamaindex_read("s")
-    doors.chat_store.set_messages("s", read)
-    assert doors.langchain_read("s") == original
+    read = frameworks.llamaindex_read("s")
+    frameworks.chat_store.set_messages("s", read)
+    assert frameworks.langchain_read("s") == original
     assert store.conversation("s").session().version == version
-    doors.chat_store.set_messages("s", [*read, ChatMessage(role="user", content="more")])
-    assert doors.langchain_read("s")[:-1] == original
-    assert doors.langchain_read("s")[-1].text == "more"
+    frameworks.chat_store.set_messages("s", [*read, ChatMessage(role="user", content="more")])
+    assert frameworks.langchain_read("s")[:-1] == original
+    assert frameworks.langchain_read("s")[-1].text == "more"
 
 
-def test_blocks_cross(doors: Doors) -> None:
+def test_blocks_cross(frameworks: Frameworks) -> None:
     png = "iVBORw0KGgo="
-    doors.langchain_write(
+    frameworks.langchain_write(
         "lc",
         [
             HumanMessage(
@@ -213,15 +213,15 @@ def test_blocks_cross(doors: Doors) -> None:
             )
         ],
     )
-    (message,) = doors.llamaindex_read("lc")
+    (message,) = frameworks.llamaindex_read("lc")
     text, data, link = message.blocks
     assert (text.text, type(data), type(link)) == ("look", ImageBlock, ImageBlock)
     assert data.resolve_image(as_base64=True).read().decode() == png
     assert data.image_mimetype == "image/png"
     assert str(link.url) == "https://example.org/a.png"
 
-    doors.llamaindex_write("li", [ChatMessage(role="user", blocks=message.blocks)])
-    (back,) = doors.langchain_read("li")
+    frameworks.llamaindex_write("li", [ChatMessage(role="user", blocks=message.blocks)])
+    (back,) = frameworks.langchain_read("li")
     kinds = [block["type"] for block in back.content_blocks]
     assert kinds == ["text", "image", "image"]
     assert back.content_blocks[1]["base64"] == png

@@ -1,4 +1,4 @@
-"""`TSMemoryChatMessageHistory` as a chat history of LangChain, in both colours."""
+"""`TSMemoryChatMessageHistory` as a chat history of LangChain, sync and async."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Sto
 
 
 class Both:
-    """One set of test bodies for the two colours."""
+    """One set of test bodies, called sync and async."""
 
     def __init__(self, sync: bool) -> None:
         self.sync = sync
@@ -378,7 +378,7 @@ def test_wrong_arguments(arguments: Any, named: str, url: bool, tmp_path: Path) 
 
 
 class AsyncOnly(MemoryBackend):
-    """An engine whose client has the asynchronous colour alone."""
+    """An engine that has an async client only."""
 
     def run(self, steps: Steps[Any]) -> Any:
         raise AssertionError("a synchronous operation, from asynchronous code")
@@ -388,7 +388,7 @@ class AsyncOnly(MemoryBackend):
         return MemoryBackend.run(self, steps)
 
 
-def test_the_asynchronous_colour_is_native() -> None:
+def test_the_async_operations_are_native() -> None:
     async def main() -> None:
         for window in (None, 5):
             store = Store(AsyncOnly())

@@ -288,7 +288,7 @@ def test_provider_blocks_say_the_same_in_the_standard(raw: Any, neutral: Any) ->
 
 
 def test_a_window_drops_a_call_from_everywhere(store: Store) -> None:
-    """A call that got no result must not reach a provider by a side door."""
+    """A call that got no result must not reach a provider in another form."""
 
     def raw(call_id: str) -> dict[str, Any]:
         return {"id": call_id, "type": "function", "function": {"name": "f", "arguments": "{}"}}

@@ -1,4 +1,4 @@
-"""Stores of both embedded engines, and both colours of the chat store."""
+"""Stores of both embedded engines; calls of the chat store, sync and async."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def call_async(target: Any, method: str, *args: Any, **kwargs: Any) -> Any:
 
 @pytest.fixture(params=[call_sync, call_async], ids=["sync", "async"])
 def call(request: pytest.FixtureRequest) -> Call:
-    """Calls a method by its plain name, in one colour or the other."""
+    """Calls a method by its plain name, sync or async."""
     return request.param  # type: ignore[no-any-return]
 
 

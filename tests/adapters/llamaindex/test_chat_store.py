@@ -1,4 +1,4 @@
-"""`TSMemoryChatStore`, both colours, against LlamaIndex's own `SimpleChatStore`."""
+"""`TSMemoryChatStore`, sync and async, against LlamaIndex's own `SimpleChatStore`."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def expected(simple: SimpleChatStore, method: str, *args: Any) -> Any:
         return None
 
 
-@pytest.mark.parametrize("colour", [call_sync, call_async], ids=["sync", "async"])
+@pytest.mark.parametrize("mode", [call_sync, call_async], ids=["sync", "async"])
 @given_many
 @given(operations)
-def test_it_does_what_simple_chat_store_does(colour: Call, steps: list[tuple[Any, ...]]) -> None:
+def test_it_does_what_simple_chat_store_does(mode: Call, steps: list[tuple[Any, ...]]) -> None:
     simple = SimpleChatStore()
     with open_store("memory:") as store:
         chats = TSMemoryChatStore(store)
@@ -79,12 +79,12 @@ def test_it_does_what_simple_chat_store_does(colour: Call, steps: list[tuple[Any
                 changed[args[0] : args[0] + 1] = [args[1]]
                 args = [changed]
             wanted = expected(simple, method, key, *args)
-            assert colour(chats, method, key, *args) == wanted
-            assert colour(chats, "get_messages", key) == simple.get_messages(key)
-        assert sorted(colour(chats, "get_keys")) == sorted(simple.get_keys())
+            assert mode(chats, method, key, *args) == wanted
+            assert mode(chats, "get_messages", key) == simple.get_messages(key)
+        assert sorted(mode(chats, "get_keys")) == sorted(simple.get_keys())
 
 
-def test_every_method_of_the_base_is_here_in_its_own_colour() -> None:
+def test_every_method_of_the_base_is_implemented_sync_and_async() -> None:
     own = vars(TSMemoryChatStore)
     for name, method in vars(BaseChatStore).items():
         if name.startswith("_") or name == "class_name" or not inspect.isfunction(method):

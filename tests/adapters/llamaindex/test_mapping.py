@@ -51,15 +51,15 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Store]]:
         yield [first, other]
 
 
-@pytest.mark.parametrize("colour", [call_sync, call_async], ids=["sync", "async"])
-def test_home_again_is_exact(stores: list[Store], colour: Call) -> None:
+@pytest.mark.parametrize("mode", [call_sync, call_async], ids=["sync", "async"])
+def test_home_again_is_exact(stores: list[Store], mode: Call) -> None:
     @given_many
     @given(st.lists(messages, min_size=1, max_size=3), st.sampled_from(stores))
     def check(written: list[ChatMessage], store: Store) -> None:
         chat = store.conversation("home")
         chat.delete()
-        colour(chat, "append", *map(to_neutral, written))
-        read = [from_neutral(m) for m in colour(chat, "list_messages").items]
+        mode(chat, "append", *map(to_neutral, written))
+        read = [from_neutral(m) for m in mode(chat, "list_messages").items]
         assert read == written
         assert same(read, written)  # True is not 1
 

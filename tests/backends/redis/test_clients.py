@@ -1,4 +1,4 @@
-"""URLs, ready clients, both colours, and what is left open or closed."""
+"""URLs, ready clients, sync and async, and what is left open or closed."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_a_ready_client_stays_open(
         assert client.ping()
         with pytest.raises(UnavailableError):
             store.conversation("s").count()
-        # Its asynchronous colour works too, in a thread.
+        # Its async operations work too, in a thread.
         store = Store(RedisBackend(client, prefix=prefix))
         assert asyncio.run(store.conversation("é\0s").acount()) == 2
         store.clear()
@@ -310,11 +310,11 @@ def test_an_open_store_warns(valkey: RedisServer) -> None:
         store.backend.__del__()  # type: ignore[attr-defined]  # as its collection would
 
 
-def test_closing_both_colours(valkey: RedisServer, prefix: str) -> None:
+def test_closing_the_sync_and_the_async_client(valkey: RedisServer, prefix: str) -> None:
     async def use() -> None:
         store = Store(RedisBackend.from_url(valkey.url, prefix=prefix))
         await store.conversation("s").aappend(Message.user("a"))
-        store.conversation("s").append(Message.user("b"))  # the other colour
+        store.conversation("s").append(Message.user("b"))  # with the sync client
         await store.aclose()
         await store.aclose()
         with pytest.raises(UnavailableError, match="closed"):

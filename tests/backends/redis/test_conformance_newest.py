@@ -9,7 +9,7 @@ import pytest
 from tests.backends.redis.conftest import engine_on
 from tsmemory.backends.redis import RedisBackend
 from tsmemory.testing import BackendConformance, Engine, run_against_oracle
-from tsmemory.testing._harness import Colour
+from tsmemory.testing._harness import Mode
 from tsmemory.testing.servers.redis import RedisServer, find_server
 
 pytestmark = pytest.mark.skipif(
@@ -25,8 +25,8 @@ def redis_8() -> Iterator[RedisServer]:
 
 class TestNewest(BackendConformance):
     @pytest.fixture(params=["sync"])  # async differs in the client only
-    def colour(self, request: pytest.FixtureRequest) -> Colour:
-        return Colour(request.param)
+    def mode(self, request: pytest.FixtureRequest) -> Mode:
+        return Mode(request.param)
 
     @pytest.fixture
     def engine(self, redis_8: RedisServer, prefix: str) -> Iterator[Engine]:

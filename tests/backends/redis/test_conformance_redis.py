@@ -9,14 +9,14 @@ import pytest
 from tests.backends.redis.conftest import engine_on
 from tsmemory.backends.redis import RedisBackend
 from tsmemory.testing import BackendConformance, Engine, run_against_oracle
-from tsmemory.testing._harness import Colour
+from tsmemory.testing._harness import Mode
 from tsmemory.testing.servers.redis import RedisServer
 
 
 class TestRedis(BackendConformance):
     @pytest.fixture(params=["sync"])  # async differs in the client only: see the other two
-    def colour(self, request: pytest.FixtureRequest) -> Colour:
-        return Colour(request.param)
+    def mode(self, request: pytest.FixtureRequest) -> Mode:
+        return Mode(request.param)
 
     @pytest.fixture
     def engine(self, redis_6: RedisServer, prefix: str) -> Iterator[Engine]:

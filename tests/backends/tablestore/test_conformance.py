@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tsmemory.testing import BackendConformance, Engine, run_against_oracle
-from tsmemory.testing._harness import Colour
+from tsmemory.testing._harness import Mode
 from tsmemory.testing.servers.tablestore import TablestoreProcess
 
 from ._open import backend
@@ -22,8 +22,8 @@ class TestIsolatedOtherwise(BackendConformance):
     """Where the service's behaviour is not documented, the other reading of it."""
 
     @pytest.fixture(params=["sync"])  # the service's behaviour is the same in both modes
-    def colour(self, request: pytest.FixtureRequest) -> Colour:
-        return Colour(request.param)
+    def mode(self, request: pytest.FixtureRequest) -> Mode:
+        return Mode(request.param)
 
     @pytest.fixture
     def engine(self, server: TablestoreProcess) -> Engine:

@@ -76,7 +76,7 @@ def test_requests_of_a_fresh_process(server: LocalZeroDB, backend: ZeroDBBackend
 
 
 def test_commits_are_settled_in_portions(server: LocalZeroDB, backend: ZeroDBBackend) -> None:
-    """The session's row names what is not settled yet; it does not grow for ever."""
+    """The session's row names what is not settled yet; it does not grow without limit."""
     chat = Store(backend).conversation("s")
     for i in range(80):
         chat.append(Message.user(str(i)))

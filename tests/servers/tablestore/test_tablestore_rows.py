@@ -88,7 +88,7 @@ def test_update_puts_deletes_and_increments(client: Any, make_table: Any) -> Non
     assert get(client) == {"a": 1, "c": 8, "d": 1, "n": -2}
     assert code_of(update, client, {"increment": [("n", 1), ("e", "x")]}) == "OTSParameterInvalid"
     assert get(client) == {"a": 1, "c": 8, "d": 1, "n": -2}
-    # A row outlives its last column.
+    # A row remains after its last column is deleted.
     update(client, {"delete_all": ["a", "c", "d", "n"]})
     assert get(client) == {}
     # Deleting columns makes no row.

@@ -53,9 +53,9 @@ class RedisBackend(RedisServer):
     """Sessions in Redis or Valkey.
 
     Args:
-        client: a ready client of redis-py (one server, Sentinel or Cluster, either colour), left
+        client: a ready client of redis-py (one server, Sentinel or Cluster; sync or async), left
             open, whatever its ``decode_responses``. Without one, `from_url`.
-        async_client: a second one, of the other colour.
+        async_client: a second one, of the other kind.
         prefix: what all keys begin with.
         ttl: seconds; the time to live of sessions begun here where the store gives none.
         retry_for: seconds; see `NetworkBackend`.

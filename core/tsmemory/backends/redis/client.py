@@ -1,4 +1,4 @@
-"""Redis clients: what a URL means, and one client of either colour from it.
+"""Redis clients: what a URL means, and one client from it, sync or async.
 
     redis://[user:password@]host[:port][/db]
     rediss://…                              TLS

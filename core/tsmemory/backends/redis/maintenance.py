@@ -21,7 +21,7 @@ from tsmemory.model import Erased, Problem, Session, Stats, is_pinned
 
 __all__ = ["erase_all", "erase_sessions", "erase_user", "purge_expired", "stats", "verify"]
 
-_REMEMBER_MS = 60_000  # how long an erased session's count outlives it, unless removed before
+_REMEMBER_MS = 60_000  # how long an erased session's count is kept, unless removed before
 _ROWS = 200  # messages that `verify` reads at once
 _BYTES = 2_000_000  # of them
 _KEYS = 1000  # COUNT of SCAN: what the server looks at before it lets others in

@@ -1,4 +1,4 @@
-"""Finishing or rolling back what a commit began: the part of the protocol that outlives a crash.
+"""Finishing or rolling back what a commit began: the part of the protocol that runs after a crash.
 
 The protocol's steps are numbered in `writer`. `Recovery.recover` brings the messages to what the
 head says of its last commit, or the head to what there is of the messages.

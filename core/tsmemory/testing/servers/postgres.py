@@ -142,7 +142,7 @@ class PostgresServer(_Process):
     """One server with an empty database ``postgres`` (UTF-8), user ``postgres``, no password.
 
     Args:
-        fsync: flush commits to disk, so that they outlive the machine as well as the process.
+        fsync: flush commits to disk, so that they survive a power loss, not only a killed process.
         binaries: what `find_postgres` gave; None: ask it.
         options: settings, as ``"max_connections=200"``.
 

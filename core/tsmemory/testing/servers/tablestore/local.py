@@ -118,7 +118,7 @@ class LocalTablestore(ServerFace):
 
     def stop(self) -> None:
         """End every connection and let go of the port and the file. Can be called twice."""
-        self.start()  # the shutdown of a server that never ran would wait for ever
+        self.start()  # the shutdown of a server that never ran would wait without end
         self._server.stop()
         if self._thread is not None:
             self._thread.join()

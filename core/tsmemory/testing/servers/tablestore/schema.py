@@ -53,7 +53,7 @@ class KeyColumn:
 
 @dataclass
 class TableOptions:
-    """Options of a table: seconds (-1 for ever), versions a column, seconds, and UpdateRow."""
+    """Options of a table: seconds (-1: no limit), versions a column, seconds, and UpdateRow."""
 
     time_to_live: int = -1
     max_versions: int = 1
@@ -176,7 +176,7 @@ class Table(View):
         return self
 
     def cutoff(self, now: int) -> int | None:
-        """Cells older than this (ms) have expired; None when cells live for ever."""
+        """Cells older than this (ms) have expired; None when cells do not expire."""
         if self.options.time_to_live == -1:
             return None
         return now - self.options.time_to_live * 1000

@@ -62,7 +62,7 @@ class Reply:
 
 
 class Service:
-    """The instance behind its front door.
+    """The instance behind its HTTP interface.
 
     Args:
         engine: the data.

@@ -1,4 +1,4 @@
-"""Real conversations through every door and back, doors in turns, and two runs at once."""
+"""Real conversations through every integration and back, in turns, and two runs at once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tests.adapters.cross.test_two_frameworks import (
 from tsmemory import ConflictError, Message, Store
 
 pytestmark = [
-    # RunnableWithMessageHistory is deprecated upstream; it is one of the doors.
+    # RunnableWithMessageHistory is deprecated upstream; it is still supported.
     pytest.mark.filterwarnings("ignore:.*RunnableWithMessageHistory"),
     # llama-index-workflows looks at every attribute of an agent, deprecated ones of pydantic too.
     pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning"),
@@ -141,12 +141,12 @@ def test_real_conversations_are_the_same_through_every_door(store: Store) -> Non
         assert found == TSMemoryChatStore(store).get_messages(name)
 
 
-# -- one conversation, three doors ---------------------------------------------------------------
+# -- one conversation, three integrations --------------------------------------------------------
 
 
-def test_begun_here_continued_there(store: Store, colour: str) -> None:
+def test_a_conversation_moves_between_integrations(store: Store, mode: str) -> None:
     model = ScriptedModel(script=loop(2))
-    state = ask(agent(store, model), "first", colour=colour)
+    state = ask(agent(store, model), "first", mode=mode)
     first = ["first", "step 1", "did 1", "step 2", "did 2", "2 steps done"]
     assert texts(store) == first
     assert ids_of(store) == [m.id for m in state["messages"]]
@@ -161,13 +161,13 @@ def test_begun_here_continued_there(store: Store, colour: str) -> None:
 
     answer = RunnableLambda(lambda found: AIMessage(f"shown {len(found)}"))
     chain = RunnableWithMessageHistory(answer, history_factory(store))
-    if colour == "sync":
+    if mode == "sync":
         chain.invoke([HumanMessage("third")], config())
     else:
         asyncio.run(chain.ainvoke([HumanMessage("third")], config()))
     assert texts(store) == [*second, "third", "shown 11"]
 
-    ask(agent(store, model), "fourth", colour=colour)
+    ask(agent(store, model), "fourth", mode=mode)
     assert model.shown()[:13] == ["Be brief.", *second, "third", "shown 11"]
     assert roles(store) == ["uatata" + "uata" + "ua" + "uatata"]
     assert refusal(transcript(store)) is None

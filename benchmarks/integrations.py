@@ -1,4 +1,4 @@
-"""What each door costs beside the framework's own in-memory store, in one run.
+"""What each integration costs beside the framework's own in-memory store, in one run.
 
 The floor of each table is the framework with its own store, which forgets when the process ends.
 Ours is measured on the memory engine, which shows what the adapter costs, and on SQLite, where each
@@ -142,7 +142,7 @@ def _memories(
 
 
 def main(rounds: int = 100) -> None:
-    """Print a table for each door: the median of one turn, and its ratio to the floor."""
+    """Print a table for each integration: the median of one turn, and its ratio to the floor."""
     warnings.simplefilter("ignore")  # RunnableWithMessageHistory is deprecated upstream
     console.print(f"One turn behind {TURNS} others; medians of {rounds}.")
     loop = asyncio.new_event_loop()

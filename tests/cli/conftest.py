@@ -72,6 +72,12 @@ def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return said
 
 
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output in the form that a person's terminal gets, without its colours."""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+
+
 def read(found: tuple[int, str, str], code: int = 0) -> Any:
     """The JSON that a command wrote."""
     assert found[0] == code, found

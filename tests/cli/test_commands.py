@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Say, read
-from tsmemory import Message, open_store
+from tsmemory import Message, ToolCall, open_store
 from tsmemory.backends.memory import MemoryBackend
 
 
+@pytest.mark.usefixtures("terminal")
 def test_sessions_page(say: Say, url: str) -> None:
     first = read(say("sessions", "-s", url, "--limit", "2", "--json"))
     rest = read(say("sessions", "-s", url, "--cursor", first["next_cursor"], "--json"))
@@ -34,6 +35,7 @@ def test_sessions_page(say: Say, url: str) -> None:
     assert say("sessions", "-s", "memory:")[1] == "no sessions\n"
 
 
+@pytest.mark.usefixtures("terminal")
 def test_show(say: Say, url: str) -> None:
     code, out, _ = say("show", "trip", "-u", "ada", "-s", url)
     assert code == 0
@@ -64,6 +66,7 @@ def test_show_as_json_loses_nothing(say: Say, url: str) -> None:
     ]
 
 
+@pytest.mark.usefixtures("terminal")
 def test_show_a_window(say: Say, url: str) -> None:
     with open_store(url) as store:
         chat = store.conversation("trip", user_id="ada")
@@ -85,6 +88,7 @@ def test_show_a_window(say: Say, url: str) -> None:
     assert any("Ada travels." in m["content"] for m in summed["messages"])
 
 
+@pytest.mark.usefixtures("terminal")
 def test_show_shortens_unless_told(say: Say, url: str) -> None:
     with open_store(url) as store:
         store.conversation("long").append(Message.user("x" * 5_000 + "END"))
@@ -104,7 +108,7 @@ def test_show_says_what_a_block_is(say: Say, url: str) -> None:
 def test_what_is_not_there(say: Say, url: str) -> None:
     code, out, err = say("show", "trip", "-u", "carol", "-s", url)
     assert (code, out) == (1, "")
-    assert "user 'carol' has no session 'trip'" in err
+    assert "user 'carol' has no session 'trip'; user 'bob', 'ada' has one: pass --user" in err
 
 
 def test_looking_does_not_make_a_database(say: Say, tmp_path: Path) -> None:
@@ -119,11 +123,22 @@ def test_looking_does_not_make_a_database(say: Say, tmp_path: Path) -> None:
     assert path.exists()
 
 
-def test_messages_cannot_act_on_the_terminal(say: Say, url: str) -> None:
+@pytest.mark.parametrize("compatible", ["0", "1"])
+def test_messages_cannot_act_on_the_terminal(
+    say: Say, url: str, compatible: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", compatible)
     evil = "\x1b]0;owned\x07\x1b[2J\r\x9b31m\u202egnp.exe\ud800\x00end"
     with open_store(url) as store:
         chat = store.conversation(f"s{evil[:8]}", user_id=f"u{evil[:8]}")
-        chat.append(Message("user\x1b[1m", evil, name=evil, metadata={"k": "\x1b"}))
+        call = ToolCall(evil, evil, {evil: evil})
+        chat.append(
+            Message("user\x1b[1m", evil, name=evil, metadata={"k": "\x1b"}),
+            Message.assistant("", tool_calls=[call]),
+            Message.tool(evil, tool_call_id=evil),
+            Message.user("and now?"),
+            Message.assistant("", tool_calls=[call]),
+        )
         chat.update_session(title=evil, summary=evil, metadata={evil: evil})
     for command in (
         ["sessions"],
@@ -132,6 +147,9 @@ def test_messages_cannot_act_on_the_terminal(say: Say, url: str) -> None:
         ["show", f"s{evil[:8]}", "-u", f"u{evil[:8]}", "--json"],
         ["show", f"s{evil[:8]}", "-u", f"u{evil[:8]}", "--window", "5"],
         ["show", "missing\x1b[2J", "-u", "\x1b"],
+        ["show", f"s{evil[:8]}", "-u", f"u{evil[:8]}", "--window", "1"],
+        ["show", f"s{evil[:8]}", "-u", f"u{evil[:8]}", "--csv"],
+        ["tail", f"s{evil[:8]}", "-u", f"u{evil[:8]}"],
         ["erase-user", f"u{evil[:8]}", "--yes"],
     ):
         _, *printed = say(*command, "--store", url)
@@ -139,6 +157,7 @@ def test_messages_cannot_act_on_the_terminal(say: Say, url: str) -> None:
             assert not set(text) & set("\x1b\x07\r\x9b\u202e\x00"), command
 
 
+@pytest.mark.usefixtures("terminal")
 def test_stats(say: Say, url: str) -> None:
     found = read(say("stats", "-s", url, "--json"))
     assert (found["users"], found["sessions"], found["messages"]) == (2, 3, 7)

@@ -32,8 +32,8 @@ def test_help_names_every_command(run: Run) -> None:
     ("arguments", "says"),
     [
         (["nope"], "No such command 'nope'"),
-        (["sessions"], "which store?"),
-        (["sessions", "--store", "ftp://x"], "no engine for the scheme 'ftp'"),
+        (["sessions"], "no store given: pass --store URL or set TSMEMORY_URL"),
+        (["sessions", "--store", "ftp://x"], "no backend for the URL's scheme 'ftp'"),
         (["sessions", "--store", "sqlite:///x.db?colour=red"], "no option 'colour'"),
         (["show", "--store", "memory:"], "Missing argument"),
         (["sessions", "--store", "memory:", "--limit", "0"], "--limit"),

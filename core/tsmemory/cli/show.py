@@ -1,9 +1,10 @@
-"""A conversation as a person reads it: for the terminal, one message after the other."""
+"""Conversations as text: for a terminal, one message after the other; for a pipe, one per line."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,13 +12,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from tsmemory.cli.output import clean, console, one_line, plural
+from tsmemory.cli.output import clean, console, echo_line, one_line, plural
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import LeftOut, Message, Session, ToolCall, WindowReport
 
-__all__ = ["header", "moment", "transcript", "window"]
+__all__ = ["header", "lines", "moment", "table", "timestamp", "transcript", "window"]
 
-_COLOURS = {
+_COLORS = {
     "user": "cyan",
     "assistant": "green",
     "system": "magenta",
@@ -25,8 +26,8 @@ _COLOURS = {
     "tool": "yellow",
     "function": "yellow",
 }
-_MAX_TEXT = 2_000  # characters of one message, unless asked for all
-_MAX_OUT = 20  # messages left out of a window that are listed, the newest
+_MAX_TEXT = 2_000  # characters of one message on a terminal, unless asked for all
+_MAX_OUT = 20  # messages left out of a window that a terminal lists, the newest
 
 
 def moment(micros: int | None) -> str:
@@ -37,6 +38,30 @@ def moment(micros: int | None) -> str:
         return f"{dt.datetime.fromtimestamp(micros / 1e6, dt.timezone.utc):%Y-%m-%d %H:%M:%S}"
     except (OverflowError, OSError, ValueError):  # beyond the year 9999
         return str(micros)
+
+
+def timestamp(micros: int | None) -> str:
+    """A time of the store in one word, as RFC 3339 writes it: UTC, to the second."""
+    text = moment(micros)
+    return f"{text.replace(' ', 'T')}Z" if " " in text else text
+
+
+def table(sessions: list[Session]) -> None:
+    """A listing of sessions, for a terminal."""
+    if not sessions:
+        console.print("no sessions")
+        return
+    grid = Table(header_style="dim", box=None, pad_edge=False)
+    for name in ("user", "session"):
+        grid.add_column(name, overflow="fold")
+    grid.add_column("messages", justify="right")
+    grid.add_column("last activity (UTC)", no_wrap=True)
+    grid.add_column("title", overflow="fold")
+    for s in sessions:
+        names = (Text(one_line(s.user_id)), Text(one_line(s.session_id)))
+        time = moment(s.update_time)
+        grid.add_row(*names, f"{s.message_count:,}", time, Text(one_line(s.title or "")))
+    console.print(grid)
 
 
 def header(session: Session) -> None:
@@ -58,8 +83,23 @@ def header(session: Session) -> None:
         console.print(Text(f"metadata: {clean(_json(session.metadata))}", style="dim"))
 
 
+def lines(rows: Iterable[Message | CorruptRecordError], *before: str) -> list[str]:
+    """Print one line per message: `before`, time, role, id, text. The errors of those that do not
+    decode."""
+    broken = []
+    for row in rows:
+        if isinstance(row, CorruptRecordError):
+            broken.append(str(row))
+            role, text = "broken", str(row)
+        else:
+            role, text = row.role, "\n".join(part for part, _ in _parts(row, True))
+        echo_line(*before, timestamp(row.create_time), role, row.message_id or "", text)
+        sys.stdout.flush()  # `tail -f` has a reader that waits
+    return broken
+
+
 def transcript(rows: Iterable[Message | CorruptRecordError], whole: bool) -> list[str]:
-    """Print messages as they come; the complaints about those that do not decode."""
+    """Print messages as they come. The errors of those that do not decode."""
     broken = []
     for row in rows:
         console.print()
@@ -89,16 +129,24 @@ def window(report: WindowReport, whole: bool) -> None:
 
 
 def _left_out(out: LeftOut) -> None:
-    text = one_line(out.message.text)
+    text = one_line(out.message.text or ", ".join(call.name for call in out.message.tool_calls))
     if len(text) > 60:
         text = f"{text[:60]}…"
-    body = Text(text or ", ".join(call.name for call in out.message.tool_calls), style="dim")
-    body.append(f"  ({clean(out.reason)})", style="italic red")
+    body = Text(text, style="dim")
+    body.append(f"  ({one_line(out.reason)})", style="italic red")
     _row(out.message.role, "dim", body)
 
 
 def _message(message: Message, whole: bool) -> None:
     body = Text()
+    for i, (part, style) in enumerate(_parts(message, whole)):
+        body.append("\n" if i else "")
+        body.append(part, style)
+    _row(message.role, _COLORS.get(message.role, "white"), body, message)
+
+
+def _parts(message: Message, whole: bool) -> list[tuple[str, str]]:
+    """Text, blocks and tool calls, each with its style. Nothing in them acts on a terminal."""
     text = message.text
     if not whole and len(text) > _MAX_TEXT:
         text = f"{text[:_MAX_TEXT]} … ({len(message.text):,} characters; --full shows them)"
@@ -106,10 +154,7 @@ def _message(message: Message, whole: bool) -> None:
     if isinstance(message.content, list):
         parts += [(f"[{_block(block)}]", "blue") for block in message.content if _unread(block)]
     parts += [(f"→ {_call(call, whole)}", "yellow") for call in message.tool_calls]
-    for i, (part, style) in enumerate(parts):
-        body.append("\n" if i else "")
-        body.append(part, style)
-    _row(message.role, _COLOURS.get(message.role, "white"), body, message)
+    return parts
 
 
 def _unread(block: dict[str, Any]) -> bool:
@@ -140,8 +185,8 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=repr)
 
 
-def _row(role: str, colour: str, body: Text, message: Message | None = None) -> None:
-    head = Text(one_line(role), style=f"bold {colour}")
+def _row(role: str, color: str, body: Text, message: Message | None = None) -> None:
+    head = Text(one_line(role), style=f"bold {color}")
     if message is not None:
         name = f" {one_line(message.name)}" if message.name else ""
         answers = f" · answers {one_line(message.tool_call_id)}" if message.tool_call_id else ""

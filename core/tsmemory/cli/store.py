@@ -1,7 +1,9 @@
-"""Which store a command works on, and how its readings become lines."""
+"""The store and the session that a command works on."""
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +16,10 @@ from tsmemory.model import Message, Session
 from tsmemory.registry import open_store
 from tsmemory.store import Store
 
-__all__ = ["existing", "opened", "rows", "session_of"]
+__all__ = ["existing", "followed", "opened", "rows", "session_of"]
 
 _PAGE = 500  # messages read at once
+_SEARCHED = 2_000  # sessions searched for one of the same id; a moment's work on every engine
 
 
 @contextmanager
@@ -24,16 +27,16 @@ def opened(url: str | None, *, create: bool = False) -> Iterator[Store]:
     """The store at `url`, closed afterwards.
 
     Args:
-        create: whether a store in files may be begun here. A command that only looks must not
-            leave an empty database where somebody mistyped a path.
+        create: whether a store in files may be created. A command that only reads must not leave
+            an empty database behind a mistyped path.
 
     Raises:
-        InvalidInputError: no URL, or one that does not read.
-        NotFoundError: `create` is False and the file is not there.
+        InvalidInputError: no URL, or an invalid one.
+        NotFoundError: `create` is False and the file does not exist.
     """
     if not url:
         raise InvalidInputError(
-            "which store? give --store URL or set TSMEMORY_URL, as in sqlite:///chat.db"
+            "no store given: pass --store URL or set TSMEMORY_URL, for example sqlite:///chat.db"
         )
     with open_store(url) as store:
         if not create:
@@ -42,7 +45,7 @@ def opened(url: str | None, *, create: bool = False) -> Iterator[Store]:
 
 
 def existing(store: Store) -> None:
-    """Refuse a store in files that are not there.
+    """Refuse a store in files that do not exist.
 
     Raises:
         NotFoundError: its file or directory does not exist.
@@ -57,22 +60,31 @@ def session_of(chat: Conversation) -> Session:
     """The record of a session.
 
     Raises:
-        NotFoundError: there is none, or it has expired.
+        NotFoundError: it does not exist, or has expired. Names other users who have one of this
+            id, among the most recently active sessions.
     """
     session = chat.session()
-    if session is None:
-        raise NotFoundError(
-            f"user {chat.user_id!r} has no session {chat.session_id!r}; "
-            '"tsmemory sessions" lists them, --user names another user'
-        )
-    return session
+    if session is not None:
+        return session
+    store = Store(chat.store.backend)
+    recent = itertools.islice(store.iter_sessions(on_error="skip"), _SEARCHED)
+    users = [found.user_id for found in recent if found.session_id == chat.session_id]
+    if users:
+        names = ", ".join(map(repr, users[:5])) + (" and others" if len(users) > 5 else "")
+        hint = f"user {names} has one: pass --user"
+    else:
+        hint = '"tsmemory sessions" lists them, --user names another user'
+    raise NotFoundError(f"user {chat.user_id!r} has no session {chat.session_id!r}; {hint}")
 
 
-def rows(chat: Conversation, last: int | None = None) -> Iterator[Message | CorruptRecordError]:
-    """The messages in order, those that do not decode in their places.
+def rows(
+    chat: Conversation, last: int | None = None, after: Position | None = None
+) -> Iterator[Message | CorruptRecordError]:
+    """The messages in order, those that do not decode as error objects in their places.
 
     Args:
-        last: only so many, the newest.
+        last: only the newest `last`.
+        after: only those after this position; not together with `last`.
     """
     backend = chat.store.backend
     key = check_key(chat.user_id, chat.session_id)
@@ -80,11 +92,33 @@ def rows(chat: Conversation, last: int | None = None) -> Iterator[Message | Corr
         query = MessageQuery(limit=last, descending=True)
         yield from reversed(backend.run(backend.read(key, query)).rows)
         return
-    after: Position | None = None
     while True:
         query = MessageQuery(limit=_PAGE, after=after)
-        found = backend.run(backend.read(key, query)).rows
-        yield from found
-        if len(found) < _PAGE:
+        page = backend.run(backend.read(key, query)).rows
+        yield from page
+        if len(page) < _PAGE:
             return
-        after = Position(found[-1].create_time or 0, found[-1].message_id or "")
+        after = _position(page[-1])
+
+
+def followed(
+    chat: Conversation, last: int, interval: float
+) -> Iterator[Message | CorruptRecordError]:
+    """The newest `last` messages, then every new one, for ever.
+
+    Args:
+        interval: seconds between two looks.
+    """
+    position: Position | None = None
+    for row in rows(chat, last):
+        position = _position(row)
+        yield row
+    while True:
+        time.sleep(interval)
+        for row in rows(chat, after=position):
+            position = _position(row)
+            yield row
+
+
+def _position(row: Message | CorruptRecordError) -> Position:
+    return Position(row.create_time or 0, row.message_id or "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +13,7 @@ import typer
 from rich.text import Text
 
 from tsmemory.checks import DEFAULT_USER
-from tsmemory.cli.options import AsJSON, SkipBroken, StoreURL, Users
+from tsmemory.cli.options import AsJSON, SkipBroken, StoreURL, Users, inherited
 from tsmemory.cli.output import console, echo_json, errors, one_line, plural, progress, warn
 from tsmemory.cli.store import opened
 from tsmemory.engine.records import UNSET
@@ -74,7 +75,7 @@ def _export(
     if format == "openai" and skip_broken:
         raise InvalidInputError("--skip-broken is not for the format openai")
     if file == _STANDARD and as_json:
-        raise InvalidInputError("--json tells of the export on standard output: give a FILE")
+        raise InvalidInputError("--json needs stdout for its report: give a FILE")
     if file != _STANDARD and Path(file).exists() and not force:
         raise InvalidInputError(f"{file} is there already; --force writes over it")
     with opened(store) as source:
@@ -83,14 +84,27 @@ def _export(
             report = _exported(source, sys.stdout.buffer, user, format, skip_broken)
             sys.stdout.buffer.flush()
         else:
-            # Under another name until it is whole: nobody takes a half of it for a backup.
-            part = Path(f"{file}.part")
-            try:
-                report = _exported(source, part, user, format, skip_broken)
-                os.replace(part, file)
-            finally:
-                part.unlink(missing_ok=True)
+            report = _written(source, Path(file), user, format, skip_broken)
     _tell(report, "exported", as_json, quiet=file == _STANDARD)
+
+
+def _written(source: Store, file: Path, user: str | None, format: str, skip: bool) -> Report:  # noqa: A002
+    """Export into `file`, under another name until it is whole: a half is never taken for a backup.
+
+    That name is a new one, and the owner's alone (mode 0600): conversations are private, and a
+    link that somebody put there beforehand is not followed.
+    """
+    handle, part = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".part", dir=file.parent)
+    try:
+        with os.fdopen(handle, "wb") as target:
+            report = _exported(source, target, user, format, skip)
+            target.flush()
+            os.fsync(target.fileno())
+        os.replace(part, file)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+    return report
 
 
 def _exported(source: Store, target: Any, user: str | None, format: str, skip: bool) -> Report:  # noqa: A002
@@ -114,7 +128,9 @@ def _import(
     format: FromFormat = "tsmemory",  # noqa: A002  # the option's name
     user: Annotated[
         str | None,
-        typer.Option("--user", "-u", help="Whose the sessions become where they do not say."),
+        typer.Option(
+            "--user", "-u", callback=inherited, help="Owner of sessions that do not name theirs."
+        ),
     ] = None,
     option: Options = None,
     as_json: AsJSON = False,

@@ -1,0 +1,119 @@
+"""``stats``, ``verify``, ``setup`` and ``doctor``: how a store is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from tsmemory.cli.doctor import Check, examine
+from tsmemory.cli.options import AsCSV, AsJSON, AsJSONL, StoreURL
+from tsmemory.cli.output import (
+    clean,
+    console,
+    echo_json,
+    echo_line,
+    echo_records,
+    one_line,
+    output_form,
+    plural,
+    progress,
+    warn,
+)
+from tsmemory.cli.store import opened
+from tsmemory.engine.urls import redact_url
+from tsmemory.model import Problem
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    for command in (stats, verify, setup, doctor):
+        app.command()(command)
+
+
+def stats(store: StoreURL = None, as_json: AsJSON = False, as_csv: AsCSV = False) -> None:
+    """Count users, sessions and messages."""
+    form = output_form(as_json, False, as_csv)
+    with opened(store) as opened_store:
+        record = opened_store.stats().to_dict()
+    if form == "json":
+        echo_json(record)
+    elif form == "csv":
+        echo_records(form, tuple(record), [record])
+    else:
+        for name, value in record.items():
+            if form == "lines":
+                echo_line(name, "" if value is None else value)
+                continue
+            shown = "unknown" if value is None else f"{value:,}"
+            console.print(Text(f"{name.replace('_', ' '):<18}{shown:>15}"))
+
+
+def verify(
+    store: StoreURL = None,
+    as_json: AsJSON = False,
+    as_jsonl: AsJSONL = False,
+    as_csv: AsCSV = False,
+) -> None:
+    """Read everything and name what is broken. Exit code 1 where anything is."""
+    form = output_form(as_json, as_jsonl, as_csv)
+    with opened(store) as opened_store, progress("reading everything") as _:
+        problems = opened_store.verify()
+    records = [problem._asdict() for problem in problems]
+    if form == "json":
+        echo_json({"problems": records})
+    elif form in ("jsonl", "csv"):
+        echo_records(form, Problem._fields, records)
+    elif not problems:
+        console.print("all is well")
+    else:
+        for problem in problems:
+            where = " / ".join(one_line(part) for part in problem[:3] if part is not None)
+            console.print(Text(f"{where or 'store'}: {one_line(problem.what)}"), soft_wrap=True)
+    if problems:
+        warn(plural(len(problems), "problem"))
+        raise typer.Exit(1)
+
+
+def setup(store: StoreURL = None) -> None:
+    """Create the tables or files that are missing. Safe to repeat."""
+    with opened(store, create=True) as opened_store:
+        opened_store.setup()
+    console.print(Text(f"set up: {clean(redact_url(store or ''))}"), soft_wrap=True)
+
+
+def doctor(
+    store: StoreURL = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Also write a message, and remove it again.")
+    ] = False,
+    as_json: AsJSON = False,
+    as_jsonl: AsJSONL = False,
+    as_csv: AsCSV = False,
+) -> None:
+    """Examine a store: reach, set-up, risks, limits, speed. Exit code 1 where something fails."""
+    form = output_form(as_json, as_jsonl, as_csv)
+    if not store:
+        with opened(store):  # the error that every command gives
+            pass
+    checks = examine(store, write)
+    well = all(check.ok for check in checks)
+    records = [check._asdict() for check in checks]
+    if form == "json":
+        echo_json({"ok": well, "checks": records})
+    elif form in ("jsonl", "csv"):
+        echo_records(form, Check._fields, records)
+    else:
+        for name, ok, value in checks:
+            shown = "no limit of its own" if value is None else str(value)
+            if form == "lines":
+                echo_line("ok" if ok else "FAIL", name, shown)
+                continue
+            line = Text("ok    " if ok else "FAIL  ", style="green" if ok else "bold red")
+            line.append(f"{name.replace('_', ' '):<20}{one_line(shown)}", style="default")
+            console.print(line, soft_wrap=True)
+    if not well:
+        raise typer.Exit(1)

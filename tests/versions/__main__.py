@@ -1,25 +1,33 @@
-"""Run the adapters' tests on the oldest supported frameworks, and on the newest there are.
+"""The adapters' tests on other releases of the frameworks than the locked ones.
 
-``python -m tests.versions [NAME …] [-- pytest's arguments]``; the names are those of `VERSIONS`,
-and without one, all run. Each gets an environment of its own, installed with uv where that is
-found, which takes a minute or two: so this is no part of ``make test``. TSMEMORY_VERSIONS names a
-folder to keep the environments in.
+    python -m tests.versions [NAME …] [-- pytest's arguments]
+
+``oldest`` and ``oldest-agents`` have the lowest releases that pyproject.toml allows. ``newest`` has
+today's newest of everything that it names, and reports first what these added to the types, fields
+and methods that the adapters depend on, or took away. Without a name: the oldest ones. Each gets an
+environment of its own, installed with uv where that is found, which takes minutes: so this is no
+part of ``make test``. TSMEMORY_VERSIONS names a folder to keep the environments in.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+try:
+    import tomllib
+except ModuleNotFoundError:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
-TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100")
+TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100")
 HISTORIES = ("tests/adapters/langchain", "tests/adapters/llamaindex", "tests/adapters/cross")
-ALL = (*HISTORIES, "tests/adapters/agents")
 
 
 class Environment(NamedTuple):
@@ -28,6 +36,19 @@ class Environment(NamedTuple):
     requirements: tuple[str, ...]
     tests: tuple[str, ...]
     options: tuple[str, ...] = ()
+
+
+def named_in_pyproject() -> tuple[str, ...]:
+    """Every requirement of the package, its extras and its development, without versions pinned."""
+    tables = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = tables["project"]["optional-dependencies"].values()
+    groups = (*extras, *tables["dependency-groups"].values())
+    return tuple(
+        text
+        for group in groups
+        for text in group
+        if isinstance(text, str) and not text.startswith("tsmemory")
+    )
 
 
 VERSIONS = {
@@ -43,21 +64,13 @@ VERSIONS = {
             "langgraph-prebuilt==1.0.7",
             "llama-index-core==0.14.24",
         ),
-        ALL,
+        ("tests/adapters",),
         ("-W", "ignore::DeprecationWarning"),  # these releases import what they deprecate
     ),
-    "newest": Environment(
-        ("langchain-core<2", "langchain<2", "langgraph<2", "llama-index-core<0.15"), ALL
-    ),
+    "newest": Environment(named_in_pyproject(), ("tests/adapters", "tests/transfer", "tests/docs")),
 }
+OLDEST = ("oldest", "oldest-agents")
 SHOWN = ("langchain-core", "langchain", "langgraph", "llama-index-core", "pydantic")
-REPORT = """
-import sys
-from importlib.metadata import distributions
-
-there = {d.metadata["Name"]: d.version for d in distributions()}
-print(f"{sys.argv[1]}:", ", ".join(f"{n} {there[n]}" for n in sys.argv[2:] if n in there))
-"""
 
 
 def install(folder: Path, requirements: tuple[str, ...]) -> Path:
@@ -77,6 +90,45 @@ def install(folder: Path, requirements: tuple[str, ...]) -> Path:
     return python
 
 
+def surface(python: Path | str) -> dict[str, dict[str, list[str]]]:
+    """What `_surface` finds in the environment of `python`."""
+    script = Path(__file__).with_name("_surface.py")
+    done = subprocess.run([str(python), str(script)], stdout=subprocess.PIPE, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def changes(
+    before: dict[str, dict[str, list[str]]], after: dict[str, dict[str, list[str]]]
+) -> list[str]:
+    """Lines that say what `after` has and `before` has not, and the reverse."""
+    lines = []
+    for part in sorted({*before, *after}):
+        old, new = before.get(part, {}), after.get(part, {})
+        for name in sorted({*old, *new}):
+            if part == "versions":
+                if name in old and name in new and old[name] != new[name]:
+                    lines.append(f"{name}: {old[name][0]} → {new[name][0]}")
+                continue
+            if name not in old or name not in new:
+                lines.append(f"{part}: {name} is {'new' if name in new else 'gone'}")
+            else:
+                lines += [f"{part}: {name}: + {x}" for x in new[name] if x not in old[name]]
+                lines += [f"{part}: {name}: - {x}" for x in old[name] if x not in new[name]]
+    return lines
+
+
+def report(name: str, python: Path) -> None:
+    """Print the versions; for the newest, also what they changed."""
+    found = surface(python)
+    there = found["versions"]
+    print(f"{name}:", ", ".join(f"{n} {there[n][0]}" for n in SHOWN if n in there), flush=True)
+    if name == "newest":
+        lines = changes(surface(sys.executable), found)
+        print("Changed since the lock:" if lines else "Nothing changed since the lock.")
+        print("".join(f"  {line}\n" for line in lines), end="", flush=True)
+
+
 def main(arguments: list[str]) -> int:
     """Run what is asked for. Returns how many of the environments failed."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
@@ -87,14 +139,12 @@ def main(arguments: list[str]) -> int:
     failed = 0
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(os.environ.get("TSMEMORY_VERSIONS") or scratch)
-        for name in names or VERSIONS:
+        for name in names or OLDEST:
             wanted = VERSIONS[name]
             python = install(base / name, wanted.requirements)
-            subprocess.run([str(python), "-c", REPORT, name, *SHOWN], check=True)
-            done = subprocess.run(
-                [str(python), "-m", "pytest", "-q", *wanted.tests, *wanted.options, *options],
-                cwd=ROOT,
-            )
+            report(name, python)
+            command = [str(python), "-m", "pytest", "-q", "--numprocesses", "auto"]
+            done = subprocess.run([*command, *wanted.tests, *wanted.options, *options], cwd=ROOT)
             failed += done.returncode != 0
     return failed
 

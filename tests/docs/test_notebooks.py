@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import nbformat
@@ -35,9 +36,10 @@ def test_a_notebook_runs(path: Path) -> None:
 
 
 def test_the_notebooks_are_there_and_tell_nothing_of_a_machine() -> None:
-    assert len(NOTEBOOKS) >= 4
+    assert len(NOTEBOOKS) >= 7
     for path in NOTEBOOKS:
         text = path.read_text(encoding="utf-8")
         assert os.path.expanduser("~") + "/" not in text.replace("http://", "")
         assert "/home/" not in text
         assert '"outputs": []' not in text or '"output_type"' in text
+        assert not re.search(r"(from|import) [\w.]*\b_[a-z]\w*", text), "a private import"

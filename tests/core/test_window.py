@@ -162,6 +162,36 @@ def test_reading_in_parts_shows_the_same(transcript: list[Message], last: int) -
 
 
 @settings(max_examples=100, deadline=None)
+@given(transcripts(), st.integers(1, 45), st.one_of(st.none(), st.integers(1, 8)), st.booleans())
+def test_the_short_way_shows_what_the_long_way_shows(
+    transcript: list[Message], last: int, step: int | None, any_start: bool
+) -> None:
+    policy = Window(last=last, step=step, start="any" if any_start else "user")
+    explained = cut(transcript, [], policy, complete=True, explain=True)
+    report = cut(transcript, [], policy, complete=True, explain=False)
+    assert explained is not None
+    assert report is not None
+    assert report.messages == explained.messages
+    assert (report.older, report.stable) == (explained.older, explained.stable)
+
+
+@pytest.mark.parametrize("system", ["keep", "drop"])
+@pytest.mark.parametrize("step", [None, 5])
+def test_a_read_that_ends_early_shows_the_same(
+    tmp_path: Path, system: str, step: int | None
+) -> None:
+    policy = Window(last=6, step=step, system=system)
+    transcript: list[Message] = []
+    with open_store(f"sqlite:///{tmp_path / 'w.db'}?durability=normal") as store:
+        early = store.conversation("s")
+        for i in range(40):
+            turn = [S(f"rule {i}")] if i % 9 == 0 else []
+            turn += [U(f"q{i}"), call(f"c{i}"), result(f"c{i}"), A(f"a{i}")]
+            transcript += early.append(turn[: 1 + i % 5])
+            whole = cut(transcript, [], policy, complete=True)
+            assert early.window(policy) == whole.messages
+
+
 @given(transcripts(), st.integers(0, 400), st.one_of(st.none(), st.integers(1, 20)))
 def test_token_windows_of_generated_conversations(
     transcript: list[Message], budget: int, last: int | None

@@ -57,6 +57,11 @@ class MessageQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Also give how many messages the session holds, from the same snapshot."""
     session: bool = False
     """Also give the session's record, from the same snapshot where the backend has one."""
+    until: Callable[[Message], bool] | None = None
+    """Descending only: the read may end with the first message that this accepts, from the
+    `least`-th row on, and says so (`Read.more`). For backends that take rows one by one: the others
+    give up to `limit`."""
+    least: int = 0
 
 
 class Read(NamedTuple):
@@ -68,6 +73,8 @@ class Read(NamedTuple):
     """Where the query asks for it: messages in the session, whatever the query lets through."""
     session: Session | CorruptRecordError | None = None
     """Where the query asks for it; None where there is no session."""
+    more: bool = False
+    """The rows end before `MessageQuery.limit`, where `MessageQuery.until` accepted one."""
 
 
 class SessionQuery(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,8 @@ them. Compose your own with ``yield from``, and run the whole with `Store.run` o
 from __future__ import annotations
 
 from tsmemory.usecases.arguments import OnError, Order, Where
-from tsmemory.usecases.conversation import Appended, ConversationSteps
+from tsmemory.usecases.conversation import ConversationSteps
 from tsmemory.usecases.store import StoreSteps
+from tsmemory.usecases.windows import Appended
 
 __all__ = ["Appended", "ConversationSteps", "OnError", "Order", "StoreSteps", "Where"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from tsmemory.engine.records import Position
 from tsmemory.errors import CorruptRecordError, InvalidInputError, shown
 from tsmemory.filters import Filter
+from tsmemory.model import Message
 
-__all__ = ["PAGE", "OnError", "Order", "Where", "descending", "usable", "whole"]
+__all__ = ["PAGE", "OnError", "Order", "Where", "descending", "position", "usable", "whole"]
 
 T = TypeVar("T")
 
@@ -25,6 +27,11 @@ def whole(row: T | CorruptRecordError) -> T:
     if isinstance(row, CorruptRecordError):
         raise row
     return row
+
+
+def position(row: Message | CorruptRecordError) -> Position:
+    """Where the row stands, a broken one too."""
+    return Position(row.create_time or 0, row.message_id or "")
 
 
 def usable(rows: Iterable[T | CorruptRecordError], on_error: OnError) -> list[T]:

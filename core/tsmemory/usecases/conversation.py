@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -17,13 +17,12 @@ from tsmemory.engine.records import (
     Key,
     MessageQuery,
     Position,
-    Read,
     SessionPatch,
     Snapshot,
     Unset,
 )
 from tsmemory.engine.steps import Steps
-from tsmemory.errors import CorruptRecordError, InvalidInputError, NotFoundError
+from tsmemory.errors import InvalidInputError, NotFoundError
 from tsmemory.filters import as_filter
 from tsmemory.model import (
     Block,
@@ -34,35 +33,28 @@ from tsmemory.model import (
     Page,
     Session,
     ToolCall,
-    WindowReport,
 )
 from tsmemory.times import MAX_TIME, Time, micros
-from tsmemory.usecases.arguments import PAGE, OnError, Order, Where, descending, usable, whole
-from tsmemory.usecases.rewriting import check_duplicates, check_unique, replacement
-from tsmemory.usecases.search import ConversationSearchSteps
-from tsmemory.window import Window, as_window, cut
+from tsmemory.usecases.arguments import (
+    PAGE,
+    OnError,
+    Order,
+    Where,
+    descending,
+    position,
+    usable,
+    whole,
+)
+from tsmemory.usecases.rewriting import check_duplicates, check_unique, forked, replacement
+from tsmemory.usecases.windows import Appended, ConversationWindowSteps, Hide, window_query
+from tsmemory.window import Window, as_window
 
-__all__ = ["Appended", "ConversationSteps"]
+__all__ = ["ConversationSteps"]
 
-_MARGIN = 8
-"""Messages read beyond a window's `last`, to find the user message that opens it without a second
-read: enough for 95 of 100 windows of 20 in the tau-bench airline dialogues."""
-_FIRST_READ = 64  # messages, where only a token budget says how many are needed
-Hide: TypeAlias = Callable[[Sequence[Message]], Container[str]]
 _END = Position(MAX_TIME + 1, "")
 
 
-class Appended(NamedTuple):
-    """What `ConversationSteps.append_and_window` gives."""
-
-    messages: list[Message]
-    """As stored, in the order given."""
-    session: Session | None
-    """The session's record after the append; None where there is no session."""
-    window: WindowReport
-
-
-class ConversationSteps(ConversationSearchSteps):
+class ConversationSteps(ConversationWindowSteps):
     """Same as the operations of `Conversation`, as steps to compose and run.
 
     Args:
@@ -115,7 +107,7 @@ class ConversationSteps(ConversationSearchSteps):
         """
         policy = as_window(window)
         batch = self._batch((messages,), if_version)
-        query = _window_query(policy, session=True)
+        query = window_query(policy, session=True, whole=explain or hide is not None)
         if batch:
             outcome, read = yield from self.backend.commit_and_read(
                 self.key, self._appending(batch, if_version), query
@@ -219,8 +211,7 @@ class ConversationSteps(ConversationSearchSteps):
         ids = tuple(checks.check_id("message_id", mid) for mid in message_ids)
         if not ids:
             return 0
-        outcome = yield from self.backend.commit(self.key, Change(delete=ids, create=False))
-        return outcome.deleted
+        return (yield from self.backend.commit(self.key, Change(delete=ids, create=False))).deleted
 
     def truncate(self, keep_last: int) -> Steps[int]:
         """Same as `Conversation.truncate`."""
@@ -231,7 +222,7 @@ class ConversationSteps(ConversationSearchSteps):
         rows = (yield from self.backend.read(self.key, query)).rows
         if len(rows) <= keep_last:
             return 0
-        return (yield from self._delete_through(_position(rows[-1])))
+        return (yield from self._delete_through(position(rows[-1])))
 
     def rewind(self, *, until: Id) -> Steps[int]:
         """Same as `Conversation.rewind`."""
@@ -240,7 +231,7 @@ class ConversationSteps(ConversationSearchSteps):
         if not rows:
             raise NotFoundError(f"session {self.key.session_id!r} has no message {until!r}")
         # What others append after this read stays: as if they had appended after the rewind.
-        query = MessageQuery(limit=None, after=_position(rows[0]))
+        query = MessageQuery(limit=None, after=position(rows[0]))
         later = (yield from self.backend.read(self.key, query)).rows
         return (yield from self.delete_message(*(row.message_id or "" for row in later)))
 
@@ -269,82 +260,11 @@ class ConversationSteps(ConversationSearchSteps):
         session = yield from self.backend.get_session(self.key)
         if session is None:
             raise NotFoundError(f"there is no session {self.key.session_id!r} to fork")
-        origin = whole(session)
         rows = (yield from self.backend.read(self.key, MessageQuery(limit=None))).rows
-        messages = [whole(row) for row in rows]
-        if until is not None:
-            index = next((i for i, m in enumerate(messages) if m.message_id == until), None)
-            if index is None:
-                raise NotFoundError(f"session {self.key.session_id!r} has no message {until!r}")
-            messages = messages[: index + 1]
-        patch = SessionPatch(
-            title=origin.title, summary=origin.summary, metadata=origin.metadata, ttl=origin.ttl
-        )
-        change = Change(put=tuple(messages), session=patch, if_version=0)
+        change = forked(whole(session), [whole(row) for row in rows], until)
         yield from self.backend.commit(target, change)
 
     # -- reading -----------------------------------------------------------------------------
-
-    def window(
-        self,
-        last: Window | int | None = None,
-        *,
-        explain: bool = False,
-        hide: Hide | None = None,
-    ) -> Steps[WindowReport]:
-        """Same as `Conversation.window`, but always the report.
-
-        Args:
-            explain: with what is left out.
-            hide: from the newest messages, in reading order, the ids of those that are not to be
-                shown. It is called again with more of them where they do not suffice.
-        """
-        policy = as_window(last)
-        if policy.last == 0:
-            return WindowReport(MessageList(), [], older=False)
-        query = _window_query(policy, session=policy.summary)
-        read = yield from self.backend.read(self.key, query)
-        return (yield from self._cut(policy, query, read, explain, hide))
-
-    def _cut(
-        self, policy: Window, query: MessageQuery, read: Read, explain: bool, hide: Hide | None
-    ) -> Steps[WindowReport]:
-        """The view that `policy` makes of what was read, reading on while that is too little."""
-        summary = None
-        if policy.summary:
-            session = yield from self._session(read)
-            summary = session.summary if session else None
-        pinned = [whole(row) for row in read.pinned]
-        tail = [whole(row) for row in reversed(read.rows)]
-        complete = query.limit is None or len(read.rows) < query.limit
-        total = read.total
-        if query.total and total is None and not complete:
-            record = yield from self._session(read)
-            total = record.message_count if record else None
-        while True:
-            view = cut(
-                tail,
-                pinned,
-                policy,
-                complete=complete,
-                total=total,
-                summary=summary,
-                explain=explain,
-                hidden=hide(tail) if hide else (),
-            )
-            if view is not None:
-                return view
-            limit = max(len(tail), _FIRST_READ)
-            older = MessageQuery(limit=limit, descending=True, after=_position(tail[0]))
-            rows = (yield from self.backend.read(self.key, older)).rows
-            tail = [whole(row) for row in reversed(rows)] + tail
-            complete = len(rows) < limit
-
-    def _session(self, read: Read) -> Steps[Session | None]:
-        """The session's record: with the read, from a backend that gives it there."""
-        if read.session is None and read.rows:
-            return (yield from self.session())
-        return whole(read.session)
 
     def list_messages(
         self,
@@ -374,7 +294,7 @@ class ConversationSteps(ConversationSearchSteps):
         items = MessageList(usable(page, on_error))
         if len(rows) <= limit:
             return Page(items)
-        return Page(items, checks.encode_cursor(kind, _position(page[-1])))
+        return Page(items, checks.encode_cursor(kind, position(page[-1])))
 
     def all_messages(
         self,
@@ -478,22 +398,3 @@ class ConversationSteps(ConversationSearchSteps):
         if session.expires_at is None:
             return math.inf
         return max(0, session.expires_at - self.backend.clock()) / 1_000_000
-
-
-def _window_query(policy: Window, *, session: bool) -> MessageQuery:
-    limit = None
-    if policy.last is not None:
-        limit = policy.last + (policy.step or 1) - 1 + _MARGIN
-    elif policy.max_tokens is not None:
-        limit = _FIRST_READ
-    return MessageQuery(
-        limit=limit,
-        descending=True,
-        pinned=policy.system != "drop",
-        total=policy.step is not None,
-        session=session,
-    )
-
-
-def _position(row: Message | CorruptRecordError) -> Position:
-    return Position(row.create_time or 0, row.message_id or "")

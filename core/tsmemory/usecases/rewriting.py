@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tsmemory.engine.commit import at_time, same_content
-from tsmemory.engine.records import Change
-from tsmemory.errors import CorruptRecordError, InvalidInputError
-from tsmemory.model import Message
+from tsmemory.engine.records import Change, SessionPatch
+from tsmemory.errors import CorruptRecordError, InvalidInputError, NotFoundError
+from tsmemory.model import Message, Session
 
-__all__ = ["check_duplicates", "check_unique", "replacement"]
+__all__ = ["check_duplicates", "check_unique", "forked", "replacement"]
 
 
 def check_duplicates(batch: tuple[Message, ...]) -> None:
@@ -90,3 +90,20 @@ def _place(
         placed.append(at_time(message, time))
         previous = time
     return placed
+
+
+def forked(origin: Session, messages: Sequence[Message], until: str | None) -> Change:
+    """What begins a session as a copy of another, up to the message `until` or whole.
+
+    Raises:
+        NotFoundError: there is no such message.
+    """
+    if until is not None:
+        index = next((i for i, m in enumerate(messages) if m.message_id == until), None)
+        if index is None:
+            raise NotFoundError(f"session {origin.session_id!r} has no message {until!r}")
+        messages = messages[: index + 1]
+    patch = SessionPatch(
+        title=origin.title, summary=origin.summary, metadata=origin.metadata, ttl=origin.ttl
+    )
+    return Change(put=tuple(messages), session=patch, if_version=0)

@@ -25,11 +25,14 @@ not the last n records but the view that these rules make of them:
 
 Rules 1 to 4 read the transcript forward and never take back what they gave. So while the cut does
 not move, the view of a conversation is a prefix of its view after the next append.
+
+In most conversations these rules change nothing, which `plain` tells in one pass.
 """
 
 from __future__ import annotations
 
 from tsmemory.window.cut import ORPHAN_REACH, cut
+from tsmemory.window.plain import opens
 from tsmemory.window.policy import Window, as_window
 from tsmemory.window.tokens import UNDER_COUNT, count_text, count_tokens, token_counter
 
@@ -41,5 +44,6 @@ __all__ = [
     "count_text",
     "count_tokens",
     "cut",
+    "opens",
     "token_counter",
 ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from tsmemory.model import LeftOut, Message, MessageList, WindowReport, is_pinned
-from tsmemory.window.calls import answered_ids, says_something
+from tsmemory.window.calls import says_something
 from tsmemory.window.fit import Fit, fit
 from tsmemory.window.groups import Group, Groups, group
+from tsmemory.window.plain import opens, shown_as_they_are
 from tsmemory.window.policy import Window
 from tsmemory.window.roles import merged, note, stub, summary_message
 from tsmemory.window.tokens import count_tokens, usage_factor
@@ -65,75 +65,73 @@ def cut(
     floor = _floor(part, window)
     if floor is None and window.max_tokens is None:
         return None
-    users = [part.offset + i for i, m in enumerate(tail) if _opens(m, hidden)]
-    start = _start(users, floor, part, window)
+    start = _start(part, floor, window)
     if start is None and window.max_tokens is None:
         return None
+    about = [summary_message(summary)] if summary else []
+    if start is not None and window.untouched and not (explain or hidden):
+        body = tail[start - offset :]
+        if body and shown_as_they_are(body):
+            lead = _instructions(part, pinned, start, window)
+            return _report(_View([*lead, *about], body), [], None, part, window)
     groups = _groups(part, start, floor, window)
     if groups is None:
         return None
-
-    lead: list[Message] = []
     if window.system == "drop":
         groups = groups._replace(groups=[g for g in groups.groups if not g.pinned])
-    elif pinned:
-        seen = {m.message_id for m in tail}
-        lead = [m for m in pinned if m.message_id not in seen and says_something(m)]
-    about = [summary_message(summary)] if summary else []
-    chosen = _choose(groups, users, start, floor, part, window, [*lead, *about])
+    fixed = _instructions(part, pinned, offset, window)
+    chosen = _choose(groups, start, floor, part, window, [*fixed, *about])
     if chosen is None:
         return None
-    if window.system != "drop":
-        before = tail[: max(0, chosen.start - part.offset)]
-        lead += [m for m in before if is_pinned(m.role) and says_something(m)]
-        lead = [m for m in lead if m.message_id not in hidden]
+    lead = _instructions(part, pinned, chosen.start, window)
     view = _assemble(chosen, [*lead, *about], len(lead), window)
-    return _report(view, groups.left_out, chosen, part, window, explain)
+    return _report(view, groups.left_out, chosen if explain else None, part, window)
 
 
 # -- where the view begins -----------------------------------------------------------------------
 
 
 def _opens(message: Message, hidden: Container[str]) -> bool:
-    """Whether a view may begin at the message: the user says something in it."""
-    return (
-        message.role == "user"
-        and message.message_id not in hidden
-        and not answered_ids(message)
-        and says_something(message)
-    )
+    return message.message_id not in hidden and opens(message)
+
+
+def _users(part: _Part) -> list[int]:
+    """The positions at which a view may begin with the user."""
+    return [i for i, m in enumerate(part.messages, part.offset) if _opens(m, part.hidden)]
 
 
 def _floor(part: _Part, window: Window) -> int | None:
     """The position of the cut that `last` and `step` ask for; None where it was not read."""
     if window.last is None:
         return 0 if part.complete else None
-    missing = window.last
-    position = part.total
-    for message in reversed(part.messages):
-        position -= 1
-        if message.message_id not in part.hidden:
-            missing -= 1
-            if missing == 0:
-                break
-    if missing:
+    position = part.total - window.last
+    if part.hidden:
+        shown = [
+            i for i, m in enumerate(part.messages, part.offset) if m.message_id not in part.hidden
+        ]
+        position = shown[-window.last] if len(shown) >= window.last else -1
+    if position < part.offset:
         return 0 if part.complete else None
     if window.step is not None:
         position -= position % window.step
     return position if position >= part.offset else None
 
 
-def _start(users: list[int], floor: int | None, part: _Part, window: Window) -> int | None:
+def _start(part: _Part, floor: int | None, window: Window) -> int | None:
     """The position at which the view begins: the newest user message at or before the cut; without
     one, the first behind it. None where that was not read."""
     if floor is None or window.start == "any" or window.everything:
         return floor
-    k = bisect_right(users, floor)
-    if k:
-        return users[k - 1]
+    messages, offset = part.messages, part.offset
+    for i in range(min(floor - offset, len(messages) - 1), -1, -1):
+        if _opens(messages[i], part.hidden):
+            return offset + i
     if not part.complete:
         return None
-    return users[0] if users else floor
+    for i in range(floor - offset + 1, len(messages)):
+        if _opens(messages[i], part.hidden):
+            return offset + i
+    return floor
 
 
 def _groups(part: _Part, start: int | None, floor: int | None, window: Window) -> Groups | None:
@@ -154,12 +152,24 @@ def _groups(part: _Part, start: int | None, floor: int | None, window: Window) -
     return groups
 
 
+def _instructions(
+    part: _Part, pinned: Sequence[Message], start: int, window: Window
+) -> list[Message]:
+    """The instructions from before a position, of which `pinned` are from before `part`."""
+    if window.system == "drop":
+        return []
+    before = [m for m in part.messages[: max(0, start - part.offset)] if is_pinned(m.role)]
+    if pinned:
+        read = {m.message_id for m in part.messages}
+        before = [*(m for m in pinned if m.message_id not in read), *before]
+    return [m for m in before if m.message_id not in part.hidden and says_something(m)]
+
+
 # -- what it shows -------------------------------------------------------------------------------
 
 
 def _choose(
     groups: Groups,
-    users: list[int],
     start: int | None,
     floor: int | None,
     part: _Part,
@@ -176,7 +186,7 @@ def _choose(
             budget = int(budget / usage_factor(part.messages, count))
         return fit(
             groups.groups,
-            users,
+            _users(part),
             window,
             budget=budget,
             fixed=sum(map(count, fixed)),
@@ -222,7 +232,7 @@ def _with_stubs(whole: Group, part: _Part, boundary: int) -> Group:
 
 class _View(NamedTuple):
     lead: list[Message]
-    body: list[Message]
+    body: Sequence[Message]
 
 
 def _assemble(chosen: Fit, fixed: list[Message], leading: int, window: Window) -> _View:
@@ -243,18 +253,18 @@ def _assemble(chosen: Fit, fixed: list[Message], leading: int, window: Window) -
 def _report(
     view: _View,
     left_out: list[LeftOut],
-    chosen: Fit,
+    chosen: Fit | None,
     part: _Part,
     window: Window,
-    explain: bool,
 ) -> WindowReport:
+    """The report; `chosen` where it names what is left out."""
     lead, messages = view.lead, [*view.lead, *view.body]
     if window.merge_roles:
         lead, messages = merged(view.lead), merged(messages)
     stable = len(lead)
     if window.step is not None or window.everything:
         stable = max(stable, len(messages) - window.merge_roles)
-    if explain:
+    if chosen is not None:
         left_out = _left_out(left_out, messages, view, chosen, part, window)
     counted = window.max_tokens is not None
     return WindowReport(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -85,6 +86,11 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
         return self.last is None and self.max_tokens is None
 
     @property
+    def untouched(self) -> bool:
+        """Whether every message is shown as it is, however many there are."""
+        return self.max_tokens is None and self.tool_results is None and not self.merge_roles
+
+    @property
     def budget(self) -> int | None:
         """The tokens that the view may take; None without `max_tokens`."""
         return None if self.max_tokens is None else self.max_tokens - self.reserve
@@ -101,4 +107,11 @@ def as_window(window: Window | int | None) -> Window:
     Raises:
         InvalidInputError: it is neither, or negative.
     """
+    if type(window) is int:
+        return _newest(window)
     return window if isinstance(window, Window) else Window(last=window)
+
+
+@lru_cache(maxsize=64)
+def _newest(last: int) -> Window:
+    return Window(last=last)

@@ -175,11 +175,12 @@ def long_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("size", [100, 100_000])
-def test_a_window_is_one_select(long_history: Path, size: int) -> None:
+def test_a_window_is_two_selects_in_one_transaction(long_history: Path, size: int) -> None:
     with open_store(url(long_history)) as store:
         chat = store.conversation(str(size))
         statements = _trace(store, lambda: chat.window(20))
-        assert len(statements) == 1
+        words = [statement.split()[0] for statement in statements]
+        assert words == ["BEGIN", "SELECT", "SELECT", "COMMIT"]  # the second: instructions
         assert chat.window(20)[0].role == "system"
         assert len(chat.window(20)) in (21, 22)
 

@@ -1,4 +1,5 @@
-"""Reading: each operation is one SELECT, so it sees one state of the file.
+"""Reading: each operation is one SELECT, or a few in one transaction, so it sees one state of the
+file.
 
 Metadata filters run here, on the rows as they stream out of the index: SQLite would run in this
 same process, and its JSON functions know neither our types nor our rules.
@@ -6,9 +7,9 @@ same process, and its JSON functions know neither our types nor our rules.
 
 from __future__ import annotations
 
-import sqlite3
 from bisect import insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -22,7 +23,7 @@ from tsmemory.backends.sqlite.layout import (
     SessionRow,
     decode_row,
 )
-from tsmemory.engine.records import Key, MessageQuery, Position, Read, SessionQuery
+from tsmemory.engine.records import Key, MessageQuery, Read, SessionQuery
 from tsmemory.engine.rows import passes
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Message, Session
@@ -53,89 +54,99 @@ def get_messages(
 
 def read(db: Connection, key: Key, query: MessageQuery, now: int) -> Read:
     """Messages of a live session, and what else the query asks for, from one state of the file."""
-    live = (key.user_id, key.session_id, now)
-    clauses, values = [_OF_SESSION], [*live]
-    _add_range(clauses, values, "create_time", query.created_from, query.created_to)
-    if query.after is not None:
-        clauses.append(f"(create_time, message_id) {'<' if query.descending else '>'} (?, ?)")
-        values.extend(query.after)
-    way = "DESC" if query.descending else "ASC"
-    select = (
-        f"SELECT create_time, message_id, body FROM messages WHERE {' AND '.join(clauses)} "
-        f"ORDER BY create_time {way}, message_id {way}"
-    )
     with_pinned = query.pinned and query.limit is not None
-    if not (with_pinned or query.total or query.session):
-        return Read(_first(key, _limited(db, select, values, query), query))
-    return _read_more(db, key, query, select, values, live, with_pinned)
+    if db.in_transaction or not (with_pinned or query.total or query.session):
+        return _read(db, key, query, now, with_pinned)
+    db.execute("BEGIN")
+    try:
+        return _read(db, key, query, now, with_pinned)
+    finally:
+        if db.in_transaction:
+            db.execute("COMMIT")
 
 
-def _read_more(
-    db: Connection,
-    key: Key,
-    query: MessageQuery,
-    select: str,
-    values: list[Any],
-    live: tuple[str, str, int],
-    with_pinned: bool,
-) -> Read:
-    """One statement with up to three parts; the last column says whose part a row is."""
-    parts: list[str] = []
-    bound: list[Any] = []
-    with_session = query.total or query.session
-    padding = ", NULL" * (SESSION_COLUMNS.count(",") - 2) if with_session else ""
-    if with_session:
-        parts.append(f"SELECT {SESSION_COLUMNS}, 0 FROM sessions WHERE {LIVE}")
-        bound += live
-    limit = _NO_LIMIT
-    if query.limit is not None and query.where is None:
-        limit = min(query.limit, _MAX_LIMIT)
-    parts.append(f"SELECT *{padding}, 1 FROM ({select} LIMIT ?)")
-    bound += [*values, limit]
-    if with_pinned:
-        parts.append(
-            f"SELECT *{padding}, 2 FROM (SELECT create_time, message_id, body FROM messages "
-            f"WHERE {_OF_SESSION} AND pinned = 1 ORDER BY create_time, message_id)"
-        )
-        bound += live
-    columns = db.execute(" UNION ALL ".join(parts), bound).fetchall()
-    session = None
-    if with_session and columns and columns[0][-1] == 0:
-        session = SessionRow._make(columns[0][:-1]).session()
-    rows = _first(key, [row for row in columns if row[-1] == 1], query)
+def _read(db: Connection, key: Key, query: MessageQuery, now: int, with_pinned: bool) -> Read:
+    rows, oldest, more = _messages(db, key, query, now)
     pinned: list[Message | CorruptRecordError] = []
-    if with_pinned and rows and columns[-1][-1] == 2:
-        oldest = _position(rows[-1])
-        standing = (decode_row(key, row[0], row[1], row[2]) for row in columns if row[-1] == 2)
-        pinned = [message for message in standing if _position(message) < oldest]
-    total = None
-    if query.total:
+    if with_pinned and oldest is not None:
+        values = (key.user_id, key.session_id, now, *oldest)
+        pinned = [decode_row(key, *columns) for columns in db.execute(_PINNED, values)]
+    session, total = None, None
+    if query.total or query.session:
+        session = get_session(db, key, now)
         total = session.message_count if isinstance(session, Session) else 0
-    return Read(rows, pinned, total, session if query.session else None)
+    return Read(
+        rows,
+        pinned,
+        total if query.total else None,
+        session if query.session else None,
+        more,
+    )
 
 
-def _position(row: Message | CorruptRecordError) -> Position:
-    return Position(row.create_time or 0, row.message_id or "")
+_SELECT = f"SELECT create_time, message_id, body FROM messages WHERE {_OF_SESSION}"
+_PINNED = (
+    f"{_SELECT} AND pinned = 1 AND (create_time, message_id) < (?, ?) "
+    "ORDER BY create_time, message_id"
+)
 
 
-def _first(
-    key: Key, rows: Iterable[Any], query: MessageQuery
-) -> list[Message | CorruptRecordError]:
-    """The messages that the filter lets through, up to the limit; no more are read."""
-    if not query.descending:
-        messages = (_ascending(key, row) for row in rows)
-    elif query.where is None:
-        return [decode_row(key, row[0], row[1], row[2]) for row in rows]
-    else:
-        messages = (decode_row(key, row[0], row[1], row[2]) for row in rows)
-    passed = (message for message in messages if passes(message, query.where))
-    return list(islice(passed, None if query.limit is None else min(query.limit, _MAX_LIMIT)))
+@lru_cache
+def _statement(descending: bool, after: bool, created_from: bool, created_to: bool) -> str:
+    """The SELECT for a range of messages."""
+    conditions = [_SELECT]
+    if created_from:
+        conditions.append("create_time >= ?")
+    if created_to:
+        conditions.append("create_time <= ?")
+    if after:
+        conditions.append(f"(create_time, message_id) {'<' if descending else '>'} (?, ?)")
+    way = "DESC" if descending else "ASC"
+    return f"{' AND '.join(conditions)} ORDER BY create_time {way}, message_id {way} LIMIT ?"
 
 
-def _ascending(key: Key, row: Sequence[Any]) -> Message | CorruptRecordError:
+def _messages(
+    db: Connection, key: Key, query: MessageQuery, now: int
+) -> tuple[list[Message | CorruptRecordError], tuple[Any, Any] | None, bool]:
+    """Rows as `MessageQuery` says, the position of the last one as the file has it, and whether
+    they end at `MessageQuery.until`. No row behind it is decoded."""
+    limit, where, until, least = query.limit, query.where, query.until, query.least
+    after, created_from, created_to = query.after, query.created_from, query.created_to
+    values: list[Any] = [key.user_id, key.session_id, now]
+    if created_from is not None:
+        values.append(created_from)
+    if created_to is not None:
+        values.append(created_to)
+    if after is not None:
+        values += after
+    filtered = where is not None and limit != 0
+    values.append(_NO_LIMIT if limit is None or filtered else min(limit, _MAX_LIMIT))
+    statement = _statement(
+        query.descending, after is not None, created_from is not None, created_to is not None
+    )
+    decode = decode_row if query.descending else _ascending
+    rows: list[Message | CorruptRecordError] = []
+    oldest = None
+    for create_time, message_id, body in db.execute(statement, values):
+        row = decode(key, create_time, message_id, body)
+        if filtered and not passes(row, where):
+            continue
+        rows.append(row)
+        oldest = (create_time, message_id)
+        count = len(rows)
+        if count == limit:
+            break
+        if count >= least and until is not None and type(row) is Message and until(row):
+            return rows, oldest, True
+    return rows, oldest, False
+
+
+def _ascending(
+    key: Key, create_time: int, message_id: str, body: bytes
+) -> Message | CorruptRecordError:
     """The message, or an error whose position is behind the row's own: see `_listed`."""
-    message = decode_row(key, row[0], row[1], row[2])
-    regular = type(row[0]) is int and type(row[1]) is str
+    message = decode_row(key, create_time, message_id, body)
+    regular = type(create_time) is int and type(message_id) is str
     if isinstance(message, CorruptRecordError) and not regular:
         message.create_time = min((message.create_time or 0) + 1, MAX_TIME)
     return message
@@ -226,11 +237,3 @@ def _add_range(
         if bound is not None:
             clauses.append(f"{column} {sign} ?")
             values.append(bound)
-
-
-def _limited(
-    db: Connection, select: str, values: Sequence[Any], query: MessageQuery
-) -> sqlite3.Cursor:
-    if query.limit is None or query.where is not None:
-        return db.execute(select, values)
-    return db.execute(f"{select} LIMIT ?", (*values, min(query.limit, _MAX_LIMIT)))

@@ -1,0 +1,33 @@
+"""From ``SQLChatMessageHistory`` to tsmemory: ``python migration.py old.db [new store's URL]``.
+
+An import is a merge, so this runs again as often as you like while the application still writes to
+the old database: what is new comes over, nothing is doubled. Switch when you are ready, run it once
+more, and keep the old file until `verify` has had a look.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from tsmemory import open_store
+from tsmemory.transfer import import_from
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Import the first of `arguments` into the second, and say what happened."""
+    source, target = arguments[0], arguments[1] if len(arguments) > 1 else "sqlite:///chat.db"
+    with open_store(target) as store:
+        store.setup()
+        report = import_from(store, source, format="langchain-sql", user_id="ada")
+        print(f"{report.sessions} sessions, {report.messages} messages, {report.written} written")
+        problems = [*report.problems, *store.verify()]
+        for problem in problems:
+            print(f"{problem.session_id} {problem.message_id}: {problem.what}")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1:]))

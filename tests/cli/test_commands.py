@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tests.cli.conftest import Say, read
 from tsmemory import Message, ToolCall, open_store
@@ -231,3 +232,52 @@ def test_what_nobody_expected_is_a_line_too(
     err = say("stats", "-s", "memory:")[2]
     assert "Traceback" in err
     assert "s3cret" not in err
+
+
+def test_search_shows_what_matches(say: Say, url: str) -> None:
+    code, out, err = say("search", "bergen", "--store", url, "--user", "ada")
+    assert (code, err) == (0, "")
+    ((user, session, _, role, text),) = [line.split("\t") for line in out.splitlines()]
+    assert (user, session, role, text) == ("ada", "trip", "assistant", "To Bergen.")
+    both = ("search", "bergen", "-s", url, "--kind", "text", "--kind", "tool_results")
+    assert len(say(*both)[1].splitlines()) == 2
+    assert say(*both, "--role", "tool")[1].count("\n") == 1
+    found = read(say(*both, "--json", "--limit", "1", "--around", "1"))
+    (hit,) = found["hits"]
+    start, end = hit["spans"][0]
+    assert hit["snippet"][start:end] == "Bergen"
+    assert hit["message"]["role"] == "assistant"
+    assert [m["role"] for m in hit["around"]] == ["assistant", "tool", "assistant"]
+    again = read(say(*both, "--json", "--cursor", found["next_cursor"]))
+    assert [hit["message"]["role"] for hit in again["hits"]] == ["tool"]
+    any_word = ("search", "hello nowhere", "-s", url, "--session", "old")
+    assert say(*any_word) == (0, "", "no messages match\n")
+    assert say(*any_word, "--match", "any", "--order", "relevance")[1].endswith("hello\n")
+
+
+def test_search_refuses_what_is_no_query(say: Say, url: str) -> None:
+    for wrong in (["?!"], ["a", "--kind", "all"], ["a", "--match", "some"], ["a", "--order", "x"]):
+        code, out, err = say("search", *wrong, "--store", url)
+        assert (code, out) == (2, "")
+        assert err.startswith("tsmemory: ")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_nothing_found_acts_on_the_terminal(
+    say: Say, url: str, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    with open_store(url) as store:
+        store.conversation("s\x1b[2J", user_id="eve").append(
+            Message.user("needle \x1b]0;title\x07 \u202eneedle\tnext\nline")
+        )
+    if terminal:
+        watched = Console(force_terminal=True, color_system="standard", highlight=False)
+        for module in ("search", "output"):
+            monkeypatch.setattr(f"tsmemory.cli.{module}.console", watched)
+    _, out, _ = say("search", "needle", "--store", url, "--around", "1")
+    assert "\x1b]" not in out
+    assert "\x1b[2J" not in out
+    assert "\u202e" not in out
+    assert ("\x1b[1;33mneedle" in out) is terminal
+    assert terminal or out.count("\n") == 1
+    assert terminal or out.count("\t") == 4

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from tsmemory.cli import changing, checking, reading, transfer, web
+from tsmemory.cli import changing, checking, reading, search, transfer, web
 from tsmemory.cli.options import SHARED, StoreURL
 from tsmemory.errors import InvalidInputError, MissingDependencyError
 
@@ -72,7 +72,7 @@ def demo(
     run_demo(arguments + (["--conversations", conversations] if conversations else []))
 
 
-for module in (reading, changing, checking, transfer, web):
+for module in (reading, search, changing, checking, transfer, web):
     module.register(app)
 
 

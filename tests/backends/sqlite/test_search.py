@@ -100,22 +100,29 @@ def test_a_stale_entry_is_no_hit(path: Path) -> None:
         assert _found(store, "needle") == []
 
 
-def test_other_users_cost_a_search_nothing(path: Path) -> None:
-    """What the index looks at for one user's search does not grow with what others stored."""
+def test_other_users_cost_a_search_little(path: Path) -> None:
+    """What one user's search looks at does not grow with what others stored, beyond a bound."""
     with open_store(f"sqlite:///{path}") as store:
         store.conversation("s", user_id="ada").append(Message.user("common word"))
+        bobs = [Message.user("common") for _ in range(3 * index._LOOKED_AT_UNSCOPED)]
+        store.conversation("s", user_id="bob").append(bobs)
+        query = SearchQuery(query=parse_query("common"), user_id="ada", limit=10)
+        looked_at: list[int] = []
 
-        def looked_at() -> int:
-            query = SearchQuery(query=parse_query("common"), user_id="ada", limit=10)
-            rows: list[Any] = []
+        def look(db: Any) -> None:
+            scoped = f'(scope : "{index._scope_of(db, query)}" AND {index._words(query)})'
+            for words, most in ((index._words(query), index._LOOKED_AT_UNSCOPED), (scoped, 10)):
+                sql = "SELECT rowid FROM search WHERE search MATCH ? LIMIT ?"
+                looked_at.append(len(db.execute(sql, (words, most)).fetchall()))
 
-            def look(db: Any) -> None:
-                sql = "SELECT rowid FROM search WHERE search MATCH ?"
-                rows.extend(db.execute(sql, (index._expression(db, query),)))
-
-            store.backend.connections.use(look)  # type: ignore[attr-defined]
-            return len(rows)
-
-        before = looked_at()
-        store.conversation("s", user_id="bob").append(*(Message.user("common") for _ in range(500)))
-        assert looked_at() == before == 1
+        store.backend.connections.use(look)  # type: ignore[attr-defined]
+        assert looked_at == [index._LOOKED_AT_UNSCOPED, 1]
+        page = store.search_messages("common", user_id="ada", limit=10)
+        assert [hit.message.text for hit in page] == ["common word"]
+        assert page.next_cursor is None
+        pages = [store.search_messages("common", user_id="bob", limit=40)]
+        while pages[-1].next_cursor:
+            cursor = pages[-1].next_cursor
+            pages.append(store.search_messages("common", user_id="bob", limit=40, cursor=cursor))
+        ids = [hit.message.message_id for page in pages for hit in page]
+        assert ids == [message.message_id for message in reversed(bobs)]

@@ -65,6 +65,8 @@ _MERGE_PAGES = 500  # index pages, of 4 kB at most, that one step of a purge wri
 _LOOKED_AT = 2_000
 """Rows of the index that one page of a search looks at; with rare roles or filters it may end
 before `SearchQuery.limit` is reached, and goes on in the next page."""
+_LOOKED_AT_UNSCOPED = 100
+"""Rows of the index, of all users, that are looked at before the user's are."""
 
 
 def make(db: sqlite3.Connection) -> None:
@@ -171,10 +173,40 @@ def search(db: Connection, query: SearchQuery, now: int) -> Candidates | None:
     """A page of hits, the message that was stored last first; None without a whole index."""
     if not db.indexed or db.execute("SELECT pending FROM search_state").fetchone()[0]:
         return None
-    conditions = ["search MATCH ?", LIVE_SESSION]
-    values: list[Any] = [_expression(db, query), now]
+    hits: list[Candidate] = []
+    words = _words(query)
+    scope = _scope_of(db, query)
+    place: int | None = query.after
+    if scope is not None:
+        # Most words are rare enough to be asked for in everybody's messages, which is several times
+        # as fast as to merge them with the list of all of the user's.
+        place, whole = _look(db, query, words, now, place, _LOOKED_AT_UNSCOPED, hits)
+        if whole or len(hits) == query.limit:
+            return Candidates(hits, None if whole else place)
+        words = f'(scope : "{scope}" AND {words})'
+    place, whole = _look(db, query, words, now, place, _LOOKED_AT, hits)
+    return Candidates(hits, None if whole else place)
+
+
+def _look(
+    db: Connection,
+    query: SearchQuery,
+    words: str,
+    now: int,
+    after: int | None,
+    most: int,
+    hits: list[Candidate],
+) -> tuple[int | None, bool]:
+    """Add hits from the next `most` rows of the index: the last ``pk`` looked at, and whether it
+    was the last one of all."""
+    entries = "SELECT rowid FROM search WHERE search MATCH ?"
+    values: list[Any] = [f"{words}{_excluded(query)}"]
+    if after is not None:
+        entries += " AND rowid < ?"
+        values.append(after)
+    values += (most, now)
+    conditions = ["sessions.pk = messages.session", LIVE_SESSION]
     for condition, value in (
-        ("search.rowid < ?", query.after),
         ("messages.create_time >= ?", query.created_from),
         ("messages.create_time <= ?", query.created_to),
         ("sessions.user_id = ?", query.user_id),
@@ -184,42 +216,49 @@ def search(db: Connection, query: SearchQuery, now: int) -> Candidates | None:
             conditions.append(condition)
             values.append(value)
     rows = db.execute(
-        "SELECT search.rowid, user_id, session_id, messages.create_time, message_id, messages.body "
-        "FROM search CROSS JOIN messages ON messages.pk = search.rowid "
-        "CROSS JOIN sessions ON sessions.pk = messages.session "
-        f"WHERE {' AND '.join(conditions)} ORDER BY search.rowid DESC",
+        "SELECT entry.rowid, user_id, session_id, messages.create_time, message_id, messages.body "
+        f"FROM ({entries} ORDER BY rowid DESC LIMIT ?) AS entry "
+        "LEFT JOIN messages ON messages.pk = entry.rowid "
+        f"LEFT JOIN sessions ON {' AND '.join(conditions)} ORDER BY entry.rowid DESC",
         values,
     )
-    hits: list[Candidate] = []
-    last: int | None = None
-    for looked_at, (pk, user_id, session_id, *row) in enumerate(rows):
-        if len(hits) == query.limit or looked_at == _LOOKED_AT:
-            return Candidates(hits, last)
+    last, looked_at = after, 0
+    for pk, user_id, session_id, *row in rows:
+        if len(hits) == query.limit:
+            return last, False
+        looked_at += 1
+        last = pk
+        if user_id is None:
+            continue
         key = Key(user_id, session_id)
         message = decode_row(key, *row)
         if isinstance(message, CorruptRecordError) or query.matches(message):
             hits.append(Candidate(key, message))
-        last = pk
-    return Candidates(hits)
+    return last, looked_at < most
 
 
-def _expression(db: sqlite3.Connection, query: SearchQuery) -> str:
-    """The query in FTS5's language, with the scope first. Tokens are quoted; they hold no quote."""
-    kinds = " ".join(query.kinds)
+def _words(query: SearchQuery) -> str:
+    """The query in FTS5's language. Tokens are quoted; they hold no quote."""
     joint = " AND " if query.query.match == "all" else " OR "
-    wanted = f"{{{kinds}}} : ({joint.join(map(_term, query.query.required))})"
-    scope = ""
-    if query.user_id is not None:
-        scope = _scope(query.user_id, 0).split()[0]
-        if query.session_id is not None:
-            row = db.execute(
-                "SELECT pk FROM sessions WHERE user_id = ? AND session_id = ?",
-                (query.user_id, query.session_id),
-            ).fetchone()
-            scope = f"s{row[0] if row else 0}"
-    expression = f'(scope : "{scope}" AND {wanted})' if scope else f"({wanted})"
-    excluded = [f"({{{kinds}}} : {_term(term)})" for term in query.query.excluded]
-    return " NOT ".join([expression, *excluded])
+    return f"({{{' '.join(query.kinds)}}} : ({joint.join(map(_term, query.query.required))}))"
+
+
+def _excluded(query: SearchQuery) -> str:
+    kinds = " ".join(query.kinds)
+    return "".join(f" NOT ({{{kinds}}} : {_term(term)})" for term in query.query.excluded)
+
+
+def _scope_of(db: sqlite3.Connection, query: SearchQuery) -> str | None:
+    """The token of the session or of the user that is searched."""
+    if query.user_id is None:
+        return None
+    if query.session_id is None:
+        return _scope(query.user_id, 0).split()[0]
+    row = db.execute(
+        "SELECT pk FROM sessions WHERE user_id = ? AND session_id = ?",
+        (query.user_id, query.session_id),
+    ).fetchone()
+    return f"s{row[0] if row else 0}"
 
 
 def _term(term: Term) -> str:

@@ -106,7 +106,8 @@ def test_all_brings_no_test_tools(wheel: Path, tmp_path: Path) -> None:
 def test_an_extra_alone(wheel: Path, tmp_path: Path, extra: str | None) -> None:
     """The README's first block runs without a warning, and what the extra is for imports."""
     environment = Environment(tmp_path / "env", wheel, extra)
-    (tmp_path / "first.py").write_text(blocks(ROOT / "README.md")[0], encoding="utf-8")
+    first = f"{blocks(ROOT / 'README.md')[0]}\nstore.close()\n"  # the page's last block does
+    (tmp_path / "first.py").write_text(first, encoding="utf-8")
     done = environment.run("first.py", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     script = "\n".join(f"import {module}" for module in MODULES[extra])

@@ -12,13 +12,18 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
+from tsmemory.blocks import Block, Content
 from tsmemory.errors import InvalidInputError
+from tsmemory.record import Record
 from tsmemory.times import Time, as_datetime, micros
-from tsmemory.values import as_json, restored
+from tsmemory.values import restored
+
+if TYPE_CHECKING:
+    from tsmemory.blocks import Content
 
 __all__ = [
     "Block",
@@ -35,20 +40,11 @@ __all__ = [
     "WindowReport",
 ]
 
-Block = dict[str, Any]
-"""One part of a message's content: a dict with a ``type``, in the vocabulary of LangChain's
-standard content blocks (langchain-core 1.x, `langchain_core.messages.content`): ``text``,
-``reasoning``, ``image``, ``audio``, ``video``, ``file``, ``text-plain``, ``tool_call``,
-``server_tool_call``, ``server_tool_result``, ``non_standard`` …; media are ``base64`` text or a
-``url``, with ``mime_type``. The key ``origin`` is reserved: what one framework needs to restore
-its own form of the block exactly, and no reader of the neutral form needs."""
-
 Id: TypeAlias = str | int | uuid.UUID
 """An id, as an argument: 1 to 255 bytes of UTF-8, any characters. An int or a UUID stands for its
 text: session 7 is session "7"."""
 
 T = TypeVar("T")
-
 
 _PINNED_ROLES = frozenset({"system", "developer"})
 
@@ -68,74 +64,6 @@ def as_id(value: Any) -> Any:
 def new_id() -> str:
     """A message id that no other writer makes: a random UUID (RFC 9562, version 4)."""
     return str(uuid.uuid4())
-
-
-R = TypeVar("R", bound="Record")
-
-
-class Record(msgspec.Struct, frozen=True):
-    """What goes in and out as JSON."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as a dict that JSON can hold."""
-        plain: dict[str, Any] = _plain(self, "")
-        return plain
-
-    def to_json(self) -> str:
-        """The record as JSON text, one line."""
-        try:
-            return msgspec.json.encode(self.to_dict()).decode()
-        except UnicodeEncodeError:  # lone surrogates: JSON's own escapes hold them, UTF-8 does not
-            import json  # rarely needed
-
-            return json.dumps(self.to_dict())
-
-    @classmethod
-    def from_dict(cls: type[R], data: Mapping[str, Any]) -> R:
-        """The record that `to_dict` gave.
-
-        Raises:
-            InvalidInputError: `data` is of another shape.
-        """
-        try:
-            built: R = cls._built(msgspec.convert(data, cls))
-        except (ValueError, TypeError) as error:
-            raise InvalidInputError(f"not a {cls.__name__} as to_dict gives it: {error}") from None
-        return built
-
-    @classmethod
-    def _built(cls, shape: Any) -> Any:
-        """`shape`, as JSON had it, with its tagged values restored."""
-        return shape
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls: type[R], source: Any, handler: Any) -> Any:
-        """How pydantic, and what is built on it (FastAPI), takes and gives a record."""
-        from pydantic_core import core_schema  # only where pydantic asks
-
-        taken = core_schema.no_info_after_validator_function(
-            cls.from_dict, core_schema.dict_schema(core_schema.str_schema())
-        )
-        return core_schema.json_or_python_schema(
-            json_schema=taken,
-            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), taken]),
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                cls.to_dict, return_schema=core_schema.dict_schema(core_schema.str_schema())
-            ),
-        )
-
-
-def _plain(value: Any, path: str) -> Any:
-    """A field's value as `Record.to_dict` gives it."""
-    if isinstance(value, msgspec.Struct):
-        return {name: _plain(getattr(value, name), name) for name in value.__struct_fields__}
-    if isinstance(value, tuple) and (names := getattr(value, "_fields", ())):
-        return {name: _plain(getattr(value, name), name) for name in names}
-    if isinstance(value, (list, tuple)) and any(
-        isinstance(v, (msgspec.Struct, tuple)) for v in value
-    ):
-        return [_plain(part, path) for part in value]
-    return [] if value == () else as_json(value, True, path)
 
 
 class ToolCall(Record, frozen=True, omit_defaults=True):
@@ -203,7 +131,7 @@ class Message(Record, frozen=True):
     @classmethod
     def user(
         cls,
-        content: str | list[Block],
+        content: Content,
         *,
         message_id: Id | None = None,
         create_time: Time | None = None,
@@ -217,7 +145,7 @@ class Message(Record, frozen=True):
     @classmethod
     def assistant(
         cls,
-        content: str | list[Block] = "",
+        content: Content = "",
         *,
         tool_calls: Iterable[ToolCall] = (),
         message_id: Id | None = None,
@@ -241,7 +169,7 @@ class Message(Record, frozen=True):
     @classmethod
     def system(
         cls,
-        content: str | list[Block],
+        content: Content,
         *,
         message_id: Id | None = None,
         create_time: Time | None = None,
@@ -255,7 +183,7 @@ class Message(Record, frozen=True):
     @classmethod
     def developer(
         cls,
-        content: str | list[Block],
+        content: Content,
         *,
         message_id: Id | None = None,
         create_time: Time | None = None,
@@ -269,7 +197,7 @@ class Message(Record, frozen=True):
     @classmethod
     def tool(
         cls,
-        content: str | list[Block],
+        content: Content,
         *,
         tool_call_id: str,
         message_id: Id | None = None,
@@ -291,7 +219,7 @@ class Message(Record, frozen=True):
 
 def _make(
     role: str,
-    content: str | list[Block],
+    content: Content,
     message_id: Id | None,
     create_time: Time | None,
     name: str | None,
@@ -302,7 +230,7 @@ def _make(
 ) -> Message:
     return Message(
         role,
-        content,
+        list(content) if isinstance(content, tuple) else content,  # type: ignore[arg-type]  # `checks` looks at what else it is
         new_id() if message_id is None else as_id(message_id),
         micros("create_time", create_time),
         name,

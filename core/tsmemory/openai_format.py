@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tsmemory.blocks import block_text
+from tsmemory.content import block_text
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Block, Message, ToolCall
 

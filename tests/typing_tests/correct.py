@@ -13,6 +13,7 @@ from typing_extensions import assert_type
 from langchain_tsmemory import TSMemoryChatMessageHistory
 from llamaindex_tsmemory import TSMemoryChatStore
 from tsmemory import (
+    Block,
     Conversation,
     Erased,
     Message,
@@ -27,6 +28,7 @@ from tsmemory import (
     open_store,
     where,
 )
+from tsmemory.blocks import Content, ContentBlock, ImageBlock, TextBlock
 
 
 def core(store: Store) -> None:
@@ -57,6 +59,23 @@ def core(store: Store) -> None:
         assert_type(message.text, str)
     store.conversation(uuid.uuid4(), user_id=7)
     Message.user("when", create_time=dt.datetime.now(dt.timezone.utc))
+
+
+def blocks() -> None:
+    Message.user([{"type": "text", "text": "hi"}, {"type": "image", "url": "https://e.org/a.png"}])
+    Message.user([{"type": "input_text", "text": "a provider's own"}])
+    text: TextBlock = {"type": "text", "text": "Where is this?"}
+    image: ImageBlock = {"type": "image", "base64": "R0lG", "mime_type": "image/gif"}
+    Message.user([text, image])
+    Message.tool([TextBlock(type="text", text="rain")], tool_call_id="c")
+    typed: list[TextBlock] = [text]
+    standard: list[ContentBlock] = [text, image]
+    plain: list[Block] = [{"type": "text", "text": "hi"}]
+    for content in (typed, standard, plain, (text, image), "text"):
+        Message.assistant(content)
+    content_of: Content = [text, *plain]
+    Message.system(content_of)
+    assert_type(Message.developer(typed).content, str | list[Block])
 
 
 async def asynchronous() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from langchain_tsmemory import TSMemoryChatMessageHistory
 from tsmemory import Message, Store, ToolCall, Window, open_store
+from tsmemory.blocks import ImageBlock, TextBlock, ToolCallBlock
 
 
 def misspelt(store: Store) -> None:
@@ -29,6 +30,17 @@ def of_another_type(store: Store) -> None:
     Message.assistant(tool_calls=ToolCall("c", "f", {}))  # type: ignore[arg-type]
     Message.tool("no call")  # type: ignore[call-arg]
     chat.session().title  # type: ignore[union-attr]  # noqa: B018
+
+
+def blocks() -> None:
+    TextBlock(type="text", txt="hi")  # type: ignore[typeddict-unknown-key,typeddict-item]
+    TextBlock(type="text")  # type: ignore[typeddict-item]
+    TextBlock(type="image", text="hi")  # type: ignore[typeddict-item]
+    ImageBlock(type="image", url=b"https://e.org/a.png")  # type: ignore[typeddict-item]
+    ToolCallBlock(type="tool_call", id="c", name="f", args="{}")  # type: ignore[typeddict-item]
+    Message.user(["hi"])  # type: ignore[list-item]
+    Message.user({"type": "text", "text": "hi"})  # type: ignore[arg-type]
+    Message.user(b"hi")  # type: ignore[arg-type]
 
 
 def frozen() -> None:

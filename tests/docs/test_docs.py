@@ -23,6 +23,11 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHOWN = re.compile(r"\n```output\n(.*?)^```", re.MULTILINE | re.DOTALL)
 """What a page says that the block just before it prints."""
 NOT_RUN = "# not run:"
+TRANSLATED = {
+    "README.md": "README.zh-CN.md",
+    "docs/tablestore.md": "docs/zh/tablestore.md",
+    "docs/coming-from-agent-memory.md": "docs/zh/coming-from-agent-memory.md",
+}
 RUN_ELSEWHERE = {"coming-from-agent-memory.md": "tests/backends/tablestore/test_coming_from.py"}
 """Pages whose blocks need a server of their own, and the test that runs them."""
 
@@ -72,7 +77,8 @@ def test_every_public_name_is_in_the_docs() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    pages = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+    pages = [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md"))]
+    pages += [ROOT / name for name in TRANSLATED.values()]
     for page in pages:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             if not target.startswith(("http://", "https://")):
@@ -127,3 +133,16 @@ def test_the_site_has_every_page_and_builds() -> None:
         build(config)  # strict: a warning is an error
         pages = {path.parent.name for path in Path(out).rglob("index.html")}
     assert {page.stem for page in PAGES if page.name != "README.md"} <= pages
+
+
+@pytest.mark.parametrize("page", TRANSLATED)
+def test_a_translation_keeps_up(page: str) -> None:
+    """The same headings in their order, the same code, and as many rows and points."""
+    original, translated = (
+        (ROOT / name).read_text(encoding="utf-8") for name in (page, TRANSLATED[page])
+    )
+    fence = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+    assert fence.findall(original) == fence.findall(translated)
+    for line in (r"#+(?= )", r"[|](?= )", r"-(?= )"):
+        marks = re.compile(rf"^{line}", re.MULTILINE)
+        assert marks.findall(fence.sub("", original)) == marks.findall(fence.sub("", translated))

@@ -1,10 +1,10 @@
-"""What a turn of an agent costs: requests to the store, and processor time of the middleware.
+"""What a turn of an agent costs: round trips to the store, and processor time of the middleware.
 
 python -m benchmarks.turns
 
 A turn is a question, three tool calls one after the other, and an answer: four model calls, with a
-window of 20. Requests are the commands that the server has counted (Redis), or the steps of the
-backend, each of which is a round trip (PostgreSQL), after a first turn that opens connections.
+window of 20. Round trips are the steps of the backend's operations, counted after a first turn that
+opens connections.
 """
 
 from __future__ import annotations
@@ -85,56 +85,49 @@ def _requests(store: Store, count: Callable[[], int]) -> float:
     return (count() - before) / _TURNS
 
 
+def _round_trips(store: Store) -> float:
+    """Steps per turn that reach a client: each is a round trip."""
+    total = {"n": 0}
+    inner = store.backend.run
+
+    def run(steps: Any) -> Any:
+        def counted() -> Any:
+            reply = None
+            error: BaseException | None = None
+            while True:
+                try:
+                    step = steps.throw(error) if error is not None else steps.send(reply)
+                except StopIteration as stop:
+                    return stop.value
+                total["n"] += 1
+                error = None
+                try:
+                    reply = yield step
+                except Exception as failure:  # noqa: BLE001  # the operation decides
+                    error = failure
+
+        return inner(counted())
+
+    store.backend.run = run  # type: ignore[method-assign]  # to count
+    return _requests(store, lambda: total["n"])
+
+
 def redis_requests() -> float | None:
-    """Commands per turn that a Valkey or Redis server counts, its own in scripts apart."""
-    binary = find_server("valkey-server") or find_server("redis-server")
-    if binary is None:
+    """Round trips per turn to a Valkey or Redis server."""
+    kind = next(filter(find_server, ("valkey-server", "redis-server")), None)
+    if kind is None:
         return None
-    kind = "valkey-server" if find_server("valkey-server") else "redis-server"
     with RedisServer(kind) as server, open_store(server.url) as store:
-        client = server.client()
-
-        def count() -> int:
-            stats = client.info("commandstats")
-            return sum(
-                binary["calls"]
-                for name, binary in stats.items()
-                if name in ("cmdstat_evalsha", "cmdstat_eval", "cmdstat_fcall")
-            )
-
-        return _requests(store, count)
+        return _round_trips(store)
 
 
 def postgres_requests() -> float | None:
-    """Steps per turn that reach a PostgreSQL connection: each is a round trip."""
+    """Round trips per turn to a PostgreSQL server."""
     if find_postgres() is None:
         return None
     with PostgresServer() as server, open_store(server.url) as store:
         store.setup()
-
-        total = {"n": 0}
-        inner = store.backend.run
-
-        def run(steps: Any) -> Any:
-            def counted() -> Any:
-                reply = None
-                error: BaseException | None = None
-                while True:
-                    try:
-                        step = steps.throw(error) if error is not None else steps.send(reply)
-                    except StopIteration as stop:
-                        return stop.value
-                    total["n"] += 1
-                    error = None
-                    try:
-                        reply = yield step
-                    except Exception as failure:  # noqa: BLE001  # the operation decides
-                        error = failure
-
-            return inner(counted())
-
-        store.backend.run = run  # type: ignore[method-assign]  # to count
-        return _requests(store, lambda: total["n"])
+        return _round_trips(store)
 
 
 def cpu() -> dict[str, float]:
@@ -165,8 +158,8 @@ def main() -> None:
     table.add_column("what")
     table.add_column("per turn", justify="right")
     for name, requests in (
-        ("requests to Redis (scripts)", redis_requests()),
-        ("requests to PostgreSQL (steps)", postgres_requests()),
+        ("round trips to Redis", redis_requests()),
+        ("round trips to PostgreSQL", postgres_requests()),
     ):
         table.add_row(name, "not installed" if requests is None else f"{requests:.1f}")
     for name, milliseconds in cpu().items():

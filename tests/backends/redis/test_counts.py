@@ -139,6 +139,55 @@ def test_a_cluster_is_one_round_trip(cluster: RedisCluster, prefix: str) -> None
             assert [len(calls) for calls in exchanges] == [SHARDS, 1]
 
 
+@pytest.mark.parametrize("kind", ["one server", "cluster"])
+def test_append_and_window_is_one_round_trip(
+    kind: str, valkey: RedisServer, request: pytest.FixtureRequest, prefix: str
+) -> None:
+    url = valkey.url if kind == "one server" else request.getfixturevalue("cluster").url
+    exchanges: list[int] = []
+    with Store(RedisBackend.from_url(url, prefix=prefix)) as store:
+        chat = store.conversation("s")
+        chat.append(Message.system("be kind"), Message.user("first"))
+        _load_scripts(store)
+        ask = Wire.ask
+
+        def counted(wire: Wire, calls: Any) -> list[Any]:
+            exchanges.append(len(calls))
+            return ask(wire, calls)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Wire, "ask", counted)
+            for size in (1, 4, 200):
+                exchanges.clear()
+                batch = [Message.user(str(i)) for i in range(size)]
+                done = store.run(chat.steps.append_and_window(batch, 5))
+                assert exchanges == [3 if kind == "cluster" else 2]
+                assert done.window.messages[-1] == done.messages[-1]
+                assert done.session is not None
+                assert done.window.messages == chat.window(5)
+        # A retry of a success takes the longer path, and shows the same.
+        again = store.run(chat.steps.append_and_window(batch, 5))
+        assert again.messages == done.messages
+        assert again.window.messages == done.window.messages
+
+
+def test_a_read_that_overtook_its_append_is_asked_again(valkey: RedisServer, prefix: str) -> None:
+    """As where a redirection sends the append elsewhere, and the read was answered at once."""
+    with Store(RedisBackend.from_url(valkey.url, prefix=prefix)) as store:
+        chat = store.conversation("s")
+        chat.append(Message.user("first"))
+        _load_scripts(store)
+        ask = Wire.ask
+
+        def read_first(wire: Wire, calls: Any) -> list[Any]:
+            return ask(wire, calls[::-1])[::-1]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Wire, "ask", read_first)
+            done = store.run(chat.steps.append_and_window([Message.user("second")], 5))
+        assert [m.text for m in done.window.messages] == ["first", "second"]
+
+
 def test_a_filter_sends_little(valkey: RedisServer, one: tuple[Store, Counter]) -> None:
     store, _ = one
     chat = store.conversation("s")

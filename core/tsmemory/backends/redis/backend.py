@@ -120,7 +120,19 @@ class RedisBackend(RedisServer):
 
     def commit(self, key: Key, change: Change) -> Steps[Outcome]:
         change = self._with_default(change)
-        return writer.commit(self, key, change, commit_in_slices)
+        return (yield from writer.commit(self, key, change, commit_in_slices))[0]
+
+    def commit_and_read(
+        self, key: Key, change: Change, query: MessageQuery
+    ) -> Steps[tuple[Outcome, Read]]:
+        """A plain append and the read go out together, in one round trip."""
+        change = self._with_default(change)
+        outcome, reply = yield from writer.commit(
+            self, key, change, commit_in_slices, lambda: reader.request(self, key, query)
+        )
+        if reply is not None and not reader.is_as_new_as(reply, outcome.session):
+            reply = None
+        return outcome, (yield from reader.read(self, key, query, reply))
 
     def rewrite(self, key: Key, decide: Decide, ids: Sequence[str] | None = None) -> Steps[Outcome]:
         def decide_with_default(found: Snapshot) -> Change | None:

@@ -6,8 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from tsmemory.backends.redis import scripts
+from tsmemory.backends.redis.calls import Call, scripted
 from tsmemory.backends.redis.filter import texts
-from tsmemory.backends.redis.layout import read_head, read_row, split_rows, store_id, unpack_rows
+from tsmemory.backends.redis.layout import (
+    State,
+    read_head,
+    read_row,
+    split_rows,
+    store_id,
+    unpack_rows,
+)
 from tsmemory.backends.redis.server import RedisServer
 from tsmemory.engine.records import Key, MessageQuery, Read
 from tsmemory.engine.rows import passes
@@ -15,7 +23,7 @@ from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Message, Session
 
-__all__ = ["get_messages", "get_session", "lost", "read"]
+__all__ = ["get_messages", "get_session", "is_as_new_as", "lost", "read", "request"]
 
 PORTION_BYTES = 2_000_000  # of messages the server looks at in one call, then lets others in
 PORTION_ROWS = 1_000
@@ -50,35 +58,64 @@ def read_session(
     return None if state == b"none" else read_head(key, reply[0], reply[1])
 
 
-def read(server: RedisServer, key: Key, query: MessageQuery) -> Steps[Read]:
-    keys = server.names.session(key).keys
-    after: tuple[Any, Any] = (b"", b"")
-    if query.after is not None:
+def request(
+    server: RedisServer, key: Key, query: MessageQuery, found: int = 0,
+    after: tuple[Any, Any] | None = None,
+) -> Call:  # fmt: skip
+    """The call that reads the next portion.
+
+    Args:
+        found: rows that there are already.
+        after: time and stored id of the last row looked at; None at the beginning.
+    """
+    if after is None and query.after is not None:
         after = (max(query.after.create_time, 0), store_id(query.after.message_id))
-    fixed = (
+    limit = PORTION_ROWS
+    if query.limit is not None and query.where is None:
+        limit = min(query.limit - found, PORTION_ROWS)
+    args = (
+        limit,
         "desc" if query.descending else "asc",
         b"" if query.created_from is None else max(query.created_from, 0),
         b"" if query.created_to is None else max(query.created_to, -1),
+        *(after or (b"", b"")),
+        "1" if query.pinned else "",
+        PORTION_BYTES,
+        *(item for part in texts(query.where) for item in (len(part), *part)),
     )
-    parts = [item for part in texts(query.where) for item in (len(part), *part)]
+    return scripted(scripts.READ, server.names.session(key).keys, args)
+
+
+def is_as_new_as(reply: Any, session: Session | None) -> bool:
+    """Whether a reply to `request` shows the session as a writer of it left it, or a later one. Not
+    so where a redirection made it overtake the write that was sent before it."""
+    what, _, *rest = reply
+    if what in (b"lost", b"none") or session is None:
+        return False
+    return State.parse(rest[0]).version >= session.version
+
+
+def read(server: RedisServer, key: Key, query: MessageQuery, reply: Any = None) -> Steps[Read]:
+    """The rows of a query.
+
+    Args:
+        reply: what `request` was answered, where it was asked already.
+    """
     rows: list[Row] = []
     session: Session | CorruptRecordError | None = None
+    after: tuple[Any, Any] | None = None
     while True:
-        limit = PORTION_ROWS
-        if query.limit is not None and query.where is None:
-            limit = min(query.limit - len(rows), PORTION_ROWS)
-        what, now, *reply = yield from server.call(
-            scripts.READ, keys, limit, *fixed, *after, "1" if query.pinned else "", PORTION_BYTES,
-            *parts,
-        )  # fmt: skip
+        if reply is None:
+            (reply,) = yield from server.calls([request(server, key, query, len(rows), after)])
+        what, now, *found = reply
         server.heard(now)
         if not rows and (query.session or query.total or what == b"lost"):
-            session = read_session(key, what, reply)
+            session = read_session(key, what, found)
         if what == b"lost":
-            return Read([lost(key, reply[0])], session=session)
+            return Read([lost(key, found[0])], session=session)
         if what == b"none":
             return _answer(query, rows, (), session)
-        _, _, done, chunks, pinned_rows, *last = reply
+        _, _, done, chunks, pinned_rows, *last = found
         for chunk in chunks:
             packed = unpack_rows(chunk)
             for data in reversed(packed) if query.descending else packed:
@@ -89,7 +126,7 @@ def read(server: RedisServer, key: Key, query: MessageQuery) -> Steps[Read]:
             pinned = [read_row(key, data) for data in unpack_rows(pinned_rows)]
             pinned.sort(key=lambda row: (row.create_time or 0, row.message_id or ""))
             return _answer(query, rows, pinned, session)
-        after = (last[0], last[1])
+        after, reply = (last[0], last[1]), None
 
 
 def _answer(

@@ -73,23 +73,33 @@ InSlices: TypeAlias = Callable[..., Steps[Outcome]]
 """`bulk.commit_in_slices`."""
 
 
-def commit(server: RedisServer, key: Key, change: Change, in_slices: InSlices) -> Steps[Outcome]:
-    """Make a change; `in_slices` where one script is too small for it (3)."""
+def commit(
+    server: RedisServer, key: Key, change: Change, in_slices: InSlices,
+    read: Callable[[], Call] | None = None,
+) -> Steps[tuple[Outcome, Any]]:  # fmt: skip
+    """Make a change; `in_slices` where one script is too small for it (3).
+
+    Args:
+        read: makes a call that goes out with a plain append, in its exchange. Its reply is the
+            second of the result; None where the change took another path.
+    """
     plain = not (
         change.put or change.delete or change.delete_through or change.session
     ) and change.create  # fmt: skip
     if plain and change.append:
-        outcome = yield from _append(server, key, change)
-        if outcome is not None:
-            return outcome
-    return (yield from _decide(server, key, change, in_slices))
+        done = yield from _append(server, key, change, read)
+        if done is not None:
+            return done
+    return (yield from _decide(server, key, change, in_slices)), None
 
 
 # -- 1: plain appends ------------------------------------------------------------------------
 
 
-def _append(server: RedisServer, key: Key, change: Change) -> Steps[Outcome | None]:
-    """None where the longer path has to answer."""
+def _append(
+    server: RedisServer, key: Key, change: Change, read: Callable[[], Call] | None
+) -> Steps[tuple[Outcome, Any] | None]:
+    """The outcome, and what `read` was answered; None where the longer path has to answer."""
     first: dict[str, Message] = {}  # an id that is in a batch twice is the first one's
     pairs: list[bytes] = []
     size = 0
@@ -117,7 +127,11 @@ def _append(server: RedisServer, key: Key, change: Change) -> Steps[Outcome | No
             *_ttl(server.default_ttl(change)), session.member, session.all_member, *pairs,
         )  # fmt: skip
         announced = hint + len(first) - 1 if isinstance(hint, int) else 0
-        what, now, *reply = yield from write(server, session, scripts.APPEND, args, announced)
+        along = () if read is None else (read(),)
+        replies = yield from _exchange(
+            server, session, scripts.APPEND, args, announced, along=along
+        )
+        what, now, *reply = replies[0]
         server.heard(now)
         if what == b"ok":
             break
@@ -136,7 +150,9 @@ def _append(server: RedisServer, key: Key, change: Change) -> Steps[Outcome | No
     if isinstance(found, CorruptRecordError):
         raise found
     placed = {mid: at_time(m, int(start) + i) for i, (mid, m) in enumerate(first.items())}
-    return Outcome(found, [placed[m.message_id] for m in change.append], 0)
+    return Outcome(found, [placed[m.message_id] for m in change.append], 0), (
+        None if read is None else replies[-1]
+    )
 
 
 def _ttl(seconds: float | None) -> tuple[Any, Any]:
@@ -150,11 +166,20 @@ def write(
     staging: Sequence[str] = (),
 ) -> Steps[Any]:  # fmt: skip
     """Run a script that writes: with the index in its reach, or announced beside it (5)."""
+    return (yield from _exchange(server, session, script, args, announced, staging))[0]
+
+
+def _exchange(
+    server: RedisServer, session: SessionKeys, script: Any, args: Sequence[Any], announced: int,
+    staging: Sequence[str] = (), along: Sequence[Call] = (),
+) -> Steps[list[Any]]:  # fmt: skip
+    """The replies to `write`'s script, first, and to the calls that go along with it, last."""
     keys = (*session.keys, *staging)
-    if not server.is_cluster:
-        return (yield from server.call(script, (*keys, *session.lists), *args))
-    calls = [scripted(script, keys, args), place(session, "announce", announced)]
-    return (yield from server.calls(calls))[0]
+    if server.is_cluster:
+        calls = [scripted(script, keys, args), place(session, "announce", announced)]
+    else:
+        calls = [scripted(script, (*keys, *session.lists), args)]
+    return (yield from server.calls([*calls, *along]))
 
 
 def place(

@@ -38,7 +38,7 @@ from llama_index.core.base.llms.types import (
 from pydantic import AnyUrl, BaseModel, ValidationError
 
 from llamaindex_tsmemory._calls import make_call
-from llamaindex_tsmemory._values import decode, encode, same, union_members
+from llamaindex_tsmemory._values import LEFT_OUT, decode, encode, same, union_members
 from tsmemory import Block, InvalidInputError, ToolCall
 from tsmemory.blocks import block_text
 
@@ -96,7 +96,7 @@ def to_blocks(blocks: Sequence[Any]) -> list[Block]:
 
 
 def _exactly(block: Any, path: str) -> list[Block]:
-    """Neutral blocks that give back `block`, or an error."""
+    """Neutral blocks that give back `block`; of values that cannot be kept, the plain ones."""
     kind = type(block)
     if kind not in BLOCK_TYPES.values():
         raise InvalidInputError(
@@ -104,14 +104,34 @@ def _exactly(block: Any, path: str) -> list[Block]:
             "use its own classes (a subclass would come back as its base)"
         )
     block = _read_stream(block, path)
-    for write in (_WRITERS.get(kind), _whole):
+    out = _written(block, path) or _written(_with_plain_values(block, path), path)
+    if out is None:
+        raise InvalidInputError(f"{path}: this {kind.__name__} would not come back as it is")
+    return out
+
+
+def _written(block: Any, path: str) -> list[Block] | None:
+    """Neutral blocks that give back an equal one; None where there are none."""
+    for write in (_WRITERS.get(type(block)), _whole):
         if write is None:
             continue
         out = write(block, path)
         restored = from_blocks(out)
         if len(restored) == 1 and same(restored[0], block):
             return out
-    raise InvalidInputError(f"{path}: this {kind.__name__} would not come back as it is")
+    return None
+
+
+def _with_plain_values(block: BaseModel, path: str) -> BaseModel:
+    """A copy whose values are what the store can keep of them."""
+    kept: dict[str, Any] = {}
+    for name, field in type(block).model_fields.items():
+        encoded = encode(block.__dict__[name], f"{path}.{name}")
+        if encoded is LEFT_OUT:
+            kept[name] = field.get_default(call_default_factory=True)
+        else:
+            kept[name] = decode(encoded)
+    return block.model_copy(update=kept)
 
 
 def _text(block: TextBlock, path: str) -> str:
@@ -247,8 +267,9 @@ def _whole(block: Any, path: str) -> list[Block]:
 
 
 def _encode_fields(block: BaseModel, names: Any, path: str) -> dict[str, Any]:
-    values = block.__dict__
-    return {n: encode(values[n], f"{path}.{n}") for n in type(block).model_fields if n in names}
+    values = {n: block.__dict__[n] for n in type(block).model_fields if n in names}
+    encoded = {n: encode(v, f"{path}.{n}") for n, v in values.items()}
+    return {n: v for n, v in encoded.items() if v is not LEFT_OUT}
 
 
 def _complete(out: Block, block: Any, origin: dict[str, Any], path: str) -> Block:

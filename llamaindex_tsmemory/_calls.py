@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llamaindex_tsmemory._values import encode, plain
+from llamaindex_tsmemory._values import LEFT_OUT, encode, plain
 from tsmemory import ToolCall
 
 __all__ = ["claim", "make_call", "read_call"]
@@ -19,13 +19,12 @@ _ARGUMENTS = ("arguments", "args", "input", "tool_kwargs")
 def make_call(call_id: str | None, name: str, arguments: Any, path: str) -> ToolCall:
     """A neutral call. Arguments that are JSON text of an object become that object.
 
-    Raises:
-        InvalidInputError: the arguments hold something that cannot be stored, named by `path`.
+    Args:
+        path: what to call the arguments in a warning, where a part of them cannot be stored.
     """
     if isinstance(arguments, str):
         return _parse(call_id, name, arguments)
-    encoded = encode(arguments, path)
-    return ToolCall(call_id, name, arguments if encoded is arguments else plain(encoded))
+    return ToolCall(call_id, name, _plain(arguments, path))
 
 
 def _parse(call_id: str | None, name: str, text: str) -> ToolCall:
@@ -37,8 +36,14 @@ def _parse(call_id: str | None, name: str, text: str) -> ToolCall:
         return ToolCall(call_id, name, text, f"the arguments are not JSON: {error}")
     if not isinstance(arguments, dict):
         return ToolCall(call_id, name, text, "the arguments are not a JSON object")
-    encoded = encode(arguments, "arguments")
-    return ToolCall(call_id, name, arguments if encoded is arguments else plain(encoded))
+    return ToolCall(call_id, name, _plain(arguments, "arguments"))
+
+
+def _plain(arguments: Any, path: str) -> Any:
+    encoded = encode(arguments, path)
+    if encoded is arguments:
+        return arguments
+    return {} if encoded is LEFT_OUT else plain(encoded)
 
 
 def read_call(raw: Any, path: str) -> ToolCall | None:

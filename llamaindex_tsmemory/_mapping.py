@@ -50,11 +50,10 @@ def to_neutral(message: ChatMessage) -> Message:
     """The neutral form of a LlamaIndex message, with a new `message_id`.
 
     `from_neutral` gives back an equal message, except that a medium given as an open stream comes
-    back as its bytes.
+    back as its bytes, and objects of classes that `_values` does not know as plain values.
 
     Raises:
-        InvalidInputError: not a `ChatMessage`, or it holds a value that would not come back as it
-            is, which is named by its path.
+        InvalidInputError: not a `ChatMessage`, or a block in it is none of LlamaIndex's.
     """
     if type(message) is not ChatMessage:
         raise _no_message(message)

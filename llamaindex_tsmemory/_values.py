@@ -1,32 +1,37 @@
 """Any value that a message may carry, as plain values that every store keeps, and back.
 
 The core keeps text, numbers, bytes, times, decimals, UUIDs, lists, tuples, sets and dicts with text
-keys. Here the rest becomes a dict with the key ``@``:
+keys. Here these become a dict with the key ``@``, and come back as they were:
 
-    {"@": "enum", "class": "module:Name", "name": …, "value": …}
-    {"@": "model", "class": "module:Name", "fields": {…}}      pydantic, of `_MODEL_MODULES` only
+    {"@": "model", "class": "module:Name", "fields": {…}}      pydantic, of `_sdk` and LlamaIndex
     {"@": "path" | "url", "class": …, "value": …}
     {"@": "datetime" | "time", "value": …, "zone": …, "fold": …}
     {"@": "bytearray" | "int", "value": …}   {"@": "set" | "frozenset", "items": […]}
     {"@": "dict", "items": [[key, value], …]}                  keys that are not text, or are @
 
-Stored data is data: reading imports nothing and calls nothing that the data names. An enum's member
-is looked up in a class that is loaded already, and so is a model's class, which must also be a
-record of a known SDK, and validates its fields. Where the class is not loaded, the enum's value or
-the model's fields as a dict take its place.
+Objects of other classes come back as the plain values that they are made of: an enum as its value,
+a subclass of text, a number, a list or a dict as the plain one (which compares equal), a pydantic
+object or dataclass as a dict of its fields. Anything else (a client, a lock) is left out, and a
+warning of the logger ``tsmemory.llamaindex`` names it: it must not take the message along, which
+was paid for.
+
+Stored data is data: a class that they name is looked up in lists of this package, never by name
+alone; what is read does not depend on what else the process has imported.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import decimal
 import enum
+import logging
 import math
+import numbers
 import pathlib
-import sys
 import uuid
 import zoneinfo
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_args, get_origin
 
 import pydantic
@@ -34,11 +39,15 @@ from llama_index.core.base.llms import types as llm_types
 from llama_index.core.llms.llm import ToolSelection
 from pydantic import BaseModel
 
+from llamaindex_tsmemory._sdk import is_sdk_class, sdk_class
 from tsmemory import InvalidInputError
 
-__all__ = ["BLOCK_CLASSES", "decode", "encode", "plain", "same", "union_members"]
+__all__ = ["BLOCK_CLASSES", "LEFT_OUT", "decode", "encode", "plain", "same", "union_members"]
 
+_LOG = logging.getLogger("tsmemory.llamaindex")
 TAG = "@"
+LEFT_OUT: Any = object()
+"""Stands for a value that cannot be kept."""
 _MAX_DEPTH = 90  # the core's limit is 100, counted from the message
 _INT_RANGE = range(-(2**63), 2**64)  # what JSON parsers of 64 bits agree on
 
@@ -49,17 +58,6 @@ _PATHS = (
     pathlib.PurePosixPath,
     pathlib.PureWindowsPath,
 )
-_MODEL_MODULES = (
-    "openai.types",
-    "anthropic.types",
-    "cohere.types",
-    "google.genai.types",
-    "groq.types",
-    "mistralai.models",
-    "ollama._types",
-)
-"""Modules, with those below them, whose pydantic classes are records of an API and nothing more:
-validating one reads no file, opens no connection."""
 _MODEL_CLASSES: frozenset[type[BaseModel]] = frozenset({ToolSelection, llm_types.LogProb})
 
 
@@ -77,71 +75,111 @@ BLOCK_CLASSES: frozenset[type[BaseModel]] = frozenset(
 want a path's file to exist still."""
 
 
-def _refuse(value: Any, path: str, why: str = "cannot be stored") -> InvalidInputError:
-    kind = type(value)
-    return InvalidInputError(
-        f"{path}: a {kind.__module__}.{kind.__qualname__} {why}; give plain values instead: str, "
-        "int, float, bool, bytes, None, lists and dicts of them (of a pydantic object, its "
-        "model_dump())"
-    )
-
-
-def encode(value: Any, path: str, depth: int = 0) -> Any:
+def encode(value: Any, path: str) -> Any:
     """`value` in values that the core keeps; the very same object where it is made of them.
 
-    Args:
-        path: what to call it in an error.
+    Of a dict, what cannot be kept or nests deeper than 90, or in itself, is left out, and named in
+    a warning. Of anything else in that case: `LEFT_OUT`.
 
-    Raises:
-        InvalidInputError: it holds something that would not come back; names it by its path.
+    Args:
+        path: what to call it, and its parts, in a warning.
     """
+    if type(value) is dict:
+        return _encode_dict(value, path, 0, _guarded)
+    return _guarded(value, path, 0)
+
+
+def _guarded(value: Any, path: str, depth: int) -> Any:
+    try:
+        return _encode(value, path, depth)
+    except InvalidInputError as error:
+        _LOG.warning("%s is left out: %s", path, error)
+        return LEFT_OUT
+
+
+def _left_out(value: Any, path: str) -> Any:
+    kind = type(value)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    _LOG.warning("%s is left out: a %s cannot be stored", path, name)
+    return LEFT_OUT
+
+
+def _encode(value: Any, path: str, depth: int) -> Any:
     kind = type(value)
     if kind is str or kind is bool or value is None or kind is float or kind is bytes:
         return value
     if depth > _MAX_DEPTH:
-        raise InvalidInputError(f"{path[:80]}…: nested deeper than {_MAX_DEPTH}, or in itself")
+        raise InvalidInputError(f"nested deeper than {_MAX_DEPTH}, or in itself")
     if kind is dict:
-        return _encode_dict(value, path, depth)
+        return _encode_dict(value, path, depth, _encode)
     if kind is int:
         return value if value in _INT_RANGE else {TAG: "int", "value": hex(value)}
     if kind in (list, tuple, set, frozenset):
-        items = [encode(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)]
-        if all(a is b for a, b in zip(value, items, strict=True)):
-            return value
-        if kind is list or kind is tuple:
-            return kind(items)
-        return {TAG: kind.__name__, "items": items}
+        return _encode_items(value, kind, path, depth)
     if kind in _KEPT_BY_CORE:
         return value
     if kind is dt.datetime or kind is dt.time:
         return _encode_time(value, path)
     if kind is bytearray:
         return {TAG: "bytearray", "value": bytes(value)}
-    if isinstance(value, enum.Enum):
-        return _encode_enum(value, path, depth)
     if kind in _PATHS:
         return {TAG: "path", "class": kind.__name__, "value": str(value)}
     if _is_url(kind):
         tagged = {TAG: "url", "class": kind.__name__, "value": str(value)}
-        if decode(tagged) == value:
-            return tagged
+        return tagged if decode(tagged) == value else str(value)
     if isinstance(value, BaseModel):
         return _encode_model(value, path, depth)
-    raise _refuse(value, path)
+    simple = _simple(value)
+    return _left_out(value, path) if simple is value else _encode(simple, path, depth + 1)
 
 
-def _encode_dict(value: dict[Any, Any], path: str, depth: int) -> Any:
+def _encode_items(value: Any, kind: type, path: str, depth: int) -> Any:
+    items = [_encode(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)]
+    if all(a is b for a, b in zip(value, items, strict=True)):
+        return value
+    if kind is list or kind is tuple:
+        return kind(None if item is LEFT_OUT else item for item in items)
+    return {TAG: kind.__name__, "items": [item for item in items if item is not LEFT_OUT]}
+
+
+def _encode_dict(
+    value: dict[Any, Any], path: str, depth: int, encode_value: Callable[[Any, str, int], Any]
+) -> Any:
     changed = False
     text_keys = TAG not in value
     encoded: dict[Any, Any] = {}
     for key, item in value.items():
         text_keys = text_keys and type(key) is str
-        new = encoded[key] = encode(item, f"{path}[{key!r}]", depth + 1)
+        new = encode_value(item, f"{path}[{key!r}]", depth + 1)
         changed = changed or new is not item
+        if new is not LEFT_OUT:
+            encoded[key] = new
     if text_keys:
         return encoded if changed else value
-    items = [[encode(k, f"{path}: key {k!r}", depth + 1), v] for k, v in encoded.items()]
-    return {TAG: "dict", "items": items}
+    pairs = [[_encode(k, f"{path}: key {k!r}", depth + 1), v] for k, v in encoded.items()]
+    return {TAG: "dict", "items": [pair for pair in pairs if pair[0] is not LEFT_OUT]}
+
+
+def _simple(value: Any) -> Any:
+    """The plain value that an object of another class is made of; `value` itself where it is of no
+    class that says so."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    for kind in (str, bytes, int, float):
+        if isinstance(value, kind) and type(value) not in (kind, bool):
+            return str.__str__(value) if kind is str else kind(value)  # type: ignore[arg-type]
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real) and not isinstance(value, decimal.Decimal):
+        return float(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        base = next(k for k in (list, tuple, set, frozenset) if isinstance(value, k))
+        return base(value) if type(value) is not base else value
+    return value
 
 
 def _encode_time(value: Any, path: str) -> Any:
@@ -153,30 +191,25 @@ def _encode_time(value: Any, path: str) -> Any:
     if type(zone) is zoneinfo.ZoneInfo and zone.key:
         naive = value.replace(tzinfo=None).isoformat()
         return {TAG: type(value).__name__, "value": naive, "zone": zone.key, "fold": value.fold}
-    raise _refuse(value, path, f"with a {type(zone).__qualname__} time zone cannot be stored")
-
-
-def _encode_enum(value: enum.Enum, path: str, depth: int) -> Any:
-    kind = type(value)
-    if _find(_class_name(kind)) is not kind or kind.__members__.get(value.name) is not value:
-        raise _refuse(value, path, "is no member of an importable enum")
-    tagged = {TAG: "enum", "class": _class_name(kind), "name": value.name}
-    return {**tagged, "value": encode(value.value, f"{path}.value", depth + 1)}
+    return value.isoformat()  # with the offset, the one thing that all time zones say
 
 
 def _encode_model(value: BaseModel, path: str, depth: int) -> Any:
     kind = type(value)
-    if not _is_record(kind) or _find(_class_name(kind)) is not kind:
-        raise _refuse(value, path)
+    every = {k: v for k, v in value.__dict__.items() if k in _fields(kind)}
+    extra = value.__pydantic_extra__ or {}
+    if not _is_record(kind):
+        return _encode({**every, **extra}, path, depth + 1)
     # The fields that were given are enough, as a rule; all of them, where a default is drawn anew.
-    for names in (value.model_fields_set, value.__dict__.keys()):
-        given = {k: v for k, v in value.__dict__.items() if k in names and k in _fields(kind)}
-        given.update(value.__pydantic_extra__ or {})
-        fields = {k: encode(v, f"{path}.{k}", depth + 1) for k, v in given.items()}
+    fields: dict[str, Any] = {}
+    for names in (value.model_fields_set, every.keys()):
+        given = {k: v for k, v in every.items() if k in names} | extra
+        fields = {k: _encode(v, f"{path}.{k}", depth + 1) for k, v in given.items()}
+        fields = {k: v for k, v in fields.items() if v is not LEFT_OUT}
         tagged = {TAG: "model", "class": _class_name(kind), "fields": _escape(fields)}
         if same(decode(tagged), value):
             return tagged
-    raise _refuse(value, path, "does not come back the same from its own fields")
+    return _escape(fields)
 
 
 def _escape(fields: dict[str, Any]) -> Any:
@@ -213,16 +246,10 @@ def _decode(value: Any, readers: dict[str, Callable[[Any], Any]]) -> Any:
     return value
 
 
-def _decode_enum(tagged: dict[str, Any]) -> Any:
-    kind = _find(tagged["class"])
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return kind.__members__.get(tagged["name"], tagged["value"])
-    return tagged["value"]
-
-
 def _decode_model(tagged: dict[str, Any]) -> Any:
-    kind, fields = _find(tagged["class"]), tagged["fields"]
-    if not (isinstance(kind, type) and issubclass(kind, BaseModel) and _is_record(kind)):
+    name, fields = tagged["class"], tagged["fields"]
+    kind = _OWN_CLASSES.get(name) or sdk_class(name)
+    if kind is None:
         return fields
     if kind in BLOCK_CLASSES:
         return kind.model_construct(_fields_set=set(fields), **fields)
@@ -259,7 +286,6 @@ def _pairs(tagged: dict[str, Any]) -> dict[Any, Any]:
 
 
 _REVIVE: dict[str, Callable[[Any], Any]] = {
-    "enum": _decode_enum,
     "model": _decode_model,
     "path": _decode_path,
     "url": _decode_url,
@@ -273,7 +299,6 @@ _REVIVE: dict[str, Callable[[Any], Any]] = {
 }
 
 _PLAIN: dict[str, Callable[[Any], Any]] = {
-    "enum": lambda t: t["value"],
     "model": lambda t: t["fields"],
     "path": lambda t: t["value"],
     "url": lambda t: t["value"],
@@ -291,25 +316,11 @@ def _class_name(kind: type) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _find(name: str) -> Any:
-    """The class of that name, if its module is loaded; None otherwise.
-
-    Read from the modules' own dicts: an attribute lookup could run a module's ``__getattr__``.
-    """
-    module, _, qualname = name.partition(":")
-    found: Any = sys.modules.get(module)
-    for part in qualname.split("."):
-        if found is None or not hasattr(found, "__dict__"):
-            return None
-        found = vars(found).get(part)
-    return found
+_OWN_CLASSES = {_class_name(kind): kind for kind in BLOCK_CLASSES | _MODEL_CLASSES}
 
 
 def _is_record(kind: type[BaseModel]) -> bool:
-    if kind in _MODEL_CLASSES or kind in BLOCK_CLASSES:
-        return True
-    module = kind.__module__
-    return any(module == known or module.startswith(f"{known}.") for known in _MODEL_MODULES)
+    return kind in _MODEL_CLASSES or kind in BLOCK_CLASSES or is_sdk_class(kind)
 
 
 def _fields(kind: type[BaseModel]) -> dict[str, Any]:

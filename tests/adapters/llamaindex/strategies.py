@@ -8,6 +8,7 @@ import os
 import pathlib
 import string
 import zoneinfo
+from collections import OrderedDict, defaultdict
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -30,6 +31,11 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.llms.llm import ToolSelection
 from pydantic import AnyUrl
+
+
+class _List(list[Any]):
+    pass
+
 
 EXAMPLES = int(os.environ.get("TSMEMORY_EXAMPLES", "150"))
 
@@ -70,7 +76,6 @@ scalars = (
     | st.timedeltas()
     | st.decimals(allow_nan=False)
     | st.uuids()
-    | st.sampled_from(MessageRole)
     | st.binary(max_size=5).map(bytearray)
     | st.builds(LogProb, token=texts, logprob=st.floats(max_value=0), bytes=st.just([1, 2]))
     | st.builds(TextBlock, text=texts)
@@ -88,10 +93,22 @@ values = st.recursive(
         | st.dictionaries(hashables, inner, max_size=2)
         | st.lists(inner, max_size=2).map(tuple)
         | st.sets(hashables, max_size=3)
-        | st.frozensets(hashables | st.sampled_from(MessageRole), max_size=3)
+        | st.frozensets(hashables, max_size=3)
     ),
     max_leaves=6,
 )
+
+other_classes = st.recursive(
+    st.sampled_from(MessageRole) | st.integers() | texts,
+    lambda inner: (
+        st.dictionaries(texts, inner, max_size=3).map(OrderedDict)
+        | st.dictionaries(texts, inner, max_size=3).map(lambda items: defaultdict(list, items))
+        | st.lists(inner, max_size=3).map(_List)
+        | st.dictionaries(st.sampled_from(MessageRole), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+"""Enums and subclasses, as providers' objects hold them: they come back as plain values."""
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**6), 10**6) | texts,

@@ -102,11 +102,11 @@ def _is_standard(block: Raw) -> bool:
     if kind == "refusal":
         return _is_text(block.get("refusal"))
     if kind in _MEDIA or kind == "text-plain":
-        places = [block[k] for k in ("url", "base64", "file_id") if k in block]
+        sources = [block[k] for k in ("url", "base64", "file_id") if k in block]
         if kind == "text-plain" and "text" in block:
-            places.append(block["text"])
+            sources.append(block["text"])
         foreign = "source" in block or "source_type" in block
-        return bool(places) and all(map(_is_text, places)) and not foreign
+        return bool(sources) and all(map(_is_text, sources)) and not foreign
     if kind == "reasoning":
         return "summary" not in block and _is_text(block.get("reasoning", ""))
     if kind in ("tool_call", "server_tool_call"):
@@ -123,18 +123,18 @@ def _is_standard(block: Raw) -> bool:
 
 
 @lru_cache(maxsize=256)  # the places of the forms are few; those of stored data could be any
-def _steps(place: str) -> tuple[str, ...]:
-    return tuple(place.split("."))
+def _steps(path: str) -> tuple[str, ...]:
+    return tuple(path.split("."))
 
 
-def _get(whole: Any, place: str) -> Any:
-    for step in _steps(place):
+def _get(whole: Any, path: str) -> Any:
+    for step in _steps(path):
         whole = whole[step]
     return whole
 
 
-def _put(whole: Any, place: str, value: Any) -> None:
-    *way, last = _steps(place)
+def _put(whole: Any, path: str, value: Any) -> None:
+    *way, last = _steps(path)
     for step in way:
         whole = whole.setdefault(step, {})
     whole[last] = value
@@ -169,45 +169,45 @@ def _convert(raw: Raw, find: Callable[[Raw], _Form | None]) -> Block | None:
         if form is None:
             return None
         block: Block = {"type": form.type}
-        rest = _copy(raw)
-        for key, place in form.moved.items():
-            value = _get(raw, place)
+        remaining = _copy(raw)
+        for key, path in form.moved.items():
+            value = _get(raw, path)
             if key == "data_url":
                 _, block["mime_type"], block["base64"], _ = _DATA_URL.split(value)
             elif key == "bytes":
                 block["base64"] = base64.b64encode(value).decode()
             else:
                 _put(block, key, value)
-            _take(rest, place)
+            _take(remaining, path)
         if not _BASE64.fullmatch(block.get("base64", "")):
             return None
         block.update(form.derived)
-        block["origin"] = {"langchain": {"raw": rest, "moved": form.moved}}
-        exact = _restore(block, rest, form.moved) == raw
+        block["origin"] = {"langchain": {"raw": remaining, "moved": form.moved}}
+        exact = _restore(block, remaining, form.moved) == raw
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         return None  # not in the form that its type promises
     return block if exact and _is_standard(block) else None
 
 
-def _take(whole: Any, place: str) -> None:
-    *way, last = _steps(place)
+def _take(whole: Any, path: str) -> None:
+    *way, last = _steps(path)
     for step in way:
         whole = whole[step]
     del whole[last]
 
 
-def _restore(block: Block, rest: Raw, moved: dict[str, str]) -> str | Raw:
-    raw = _copy(rest)
-    for key, place in moved.items():
+def _restore(block: Block, remaining: Raw, moved: dict[str, str]) -> str | Raw:
+    raw = _copy(remaining)
+    for key, path in moved.items():
         if key == "data_url":
             value: Any = f"data:{block['mime_type']};base64,{block['base64']}"
         elif key == "bytes":
             value = base64.b64decode(block["base64"])
         else:
             value = _get(block, key)
-        if not place:
+        if not path:
             return value  # type: ignore[no-any-return]  # the element itself
-        _put(raw, place, value)
+        _put(raw, path, value)
     return raw  # type: ignore[no-any-return]  # a copy of a dict
 
 
@@ -217,12 +217,12 @@ def _restore(block: Block, rest: Raw, moved: dict[str, str]) -> str | Raw:
 def _there(raw: Raw, **moved: str) -> dict[str, str]:
     """Those of the moves whose raw place is a top-level key that is there and not None."""
     return {
-        key.replace("__", "."): place for key, place in moved.items() if raw.get(place) is not None
+        key.replace("__", "."): path for key, path in moved.items() if raw.get(path) is not None
     }
 
 
-def _url(url: str, place: str) -> dict[str, str]:
-    return {"data_url" if _DATA_URL.fullmatch(url) else "url": place}
+def _url(url: str, path: str) -> dict[str, str]:
+    return {"data_url" if _DATA_URL.fullmatch(url) else "url": path}
 
 
 def _image_url(raw: Raw) -> _Form:

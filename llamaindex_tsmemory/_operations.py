@@ -144,8 +144,10 @@ def replace(chat: Conversation, policy: Policy, messages: Sequence[ChatMessage])
     """
     view = yield from _view(chat, policy)
     pairs = align([read(chat, m) for m in view], messages)
-    kept = {i for i, _ in pairs}
-    removed = [m.message_id for i, m in enumerate(view) if i not in kept and _is_stored(m, view)]
+    kept_positions = {i for i, _ in pairs}
+    removed = [
+        m.message_id for i, m in enumerate(view) if i not in kept_positions and _is_stored(m, view)
+    ]
     records = {j: view[i] for i, j in pairs}
     new = {j: to_neutral(m) for j, m in enumerate(messages) if j not in records}
     if not new:
@@ -167,8 +169,8 @@ def replace_rows(
 ) -> Steps[None]:
     """Same as `replace`, where `view` was read already; what is new gets `fields`."""
     pairs = align([read(chat, m) for m in view], messages)
-    kept = {i for i, _ in pairs}
-    removed = [m.message_id for i, m in enumerate(view) if i not in kept]
+    kept_positions = {i for i, _ in pairs}
+    removed = [m.message_id for i, m in enumerate(view) if i not in kept_positions]
     records = {j: view[i] for i, j in pairs}
     new = {
         j: msgspec.structs.replace(to_neutral(m), **fields)
@@ -230,8 +232,8 @@ class _Names:
         if not isinstance(message, ChatMessage):
             return -1  # refused where it is converted
         alike = self._alike.setdefault((message.role, message.content), [])
-        for known, number in alike:
-            if same(known, message):
+        for name, number in alike:
+            if same(name, message):
                 return number
         self._next += 1
         alike.append((message, self._next))
@@ -257,19 +259,19 @@ def delete_at(
             page = yield from chat.steps.list_messages(
                 order="asc" if position >= 0 else "desc", limit=count
             )
-            found: Message | None = page.items[-1] if len(page.items) == count else None
+            target: Message | None = page.items[-1] if len(page.items) == count else None
         else:
             view = yield from _view(chat, policy)
-            found = view[position] if -len(view) <= position < len(view) else None
-            if found is not None and not _is_stored(found, view):
+            target = view[position] if -len(view) <= position < len(view) else None
+            if target is not None and not _is_stored(target, view):
                 raise InvalidInputError(
                     "the window made this message up (a summary, or the result of an interrupted "
                     "call); it is not stored, so it cannot be deleted"
                 )
-        if found is None:
+        if target is None:
             return None
-        message = read(chat, found)
-        if (yield from chat.steps.delete_message(found.message_id)):
+        message = read(chat, target)
+        if (yield from chat.steps.delete_message(target.message_id)):
             return message
         if not again:
             return None

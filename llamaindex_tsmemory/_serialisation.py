@@ -59,20 +59,24 @@ class StoreFields(ClosesStore, BaseModel):
         connected, opened, chat = connect(
             store, lambda opened: opened.conversation("any", user_id=user_id, ttl=ttl)
         )
-        shown = redact_url(store) if isinstance(store, str) else None
-        BaseModel.__init__(self, url=shown, user_id=chat.user_id, ttl=ttl, **fields)
+        shown_url = redact_url(store) if isinstance(store, str) else None
+        BaseModel.__init__(self, url=shown_url, user_id=chat.user_id, ttl=ttl, **fields)
         self._store, self._opened = connected, opened
 
     @classmethod
     def _from_url(cls: type[S], url: str, options: _Dict, **fields: Any) -> S:
         store = open_store(url, **options)
         try:
-            made = cls(store, **fields)
+            chat_store = cls(store, **fields)
         except BaseException:
             store.close()
             raise
-        made.url, made.options, made._opened = redact_url(url), tuple(sorted(options)), store
-        return made
+        chat_store.url, chat_store.options, chat_store._opened = (
+            redact_url(url),
+            tuple(sorted(options)),
+            store,
+        )
+        return chat_store
 
     @classmethod
     def _from_store(cls: type[S], store: Store, **fields: Any) -> S:
@@ -120,9 +124,9 @@ class StoreFields(ClosesStore, BaseModel):
     def __copy__(self: S) -> S:
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         url, options = fields.pop("url"), fields.pop("options")
-        made = type(self)(self._store, **fields)
-        made.url, made.options = url, options
-        return made
+        copied = type(self)(self._store, **fields)
+        copied.url, copied.options = url, options
+        return copied
 
     def __deepcopy__(self: S, memo: Any = None) -> S:
         """The same store: frameworks copy deeply what they only want to keep apart."""

@@ -267,11 +267,11 @@ class TSMemoryAsyncChatStore(StoreFields, AsyncDBChatStore):
     def _archive(self, chat: Conversation, most: int | None) -> Steps[list[ChatMessage]]:
         for attempt in range(1, _ATTEMPTS + 1):
             stored, session = yield from self._stored(chat, MessageStatus.ACTIVE)
-            shown = self._shown(stored)
-            archived = shown[:most]
+            visible = self._shown(stored)
+            archived = visible[:most]
             if not archived or session is None:
                 return []
-            end = min((_position(m) for m in shown[len(archived) :]), default=None)
+            end = min((_position(m) for m in visible[len(archived) :]), default=None)
             before = (p for p in map(_position, stored) if end is None or p < end)
             mark = max(before, default=_START)
             try:
@@ -325,9 +325,9 @@ class TSMemoryAsyncChatStore(StoreFields, AsyncDBChatStore):
         """The records of a status in reading order, and the session as it was before they were
         read: the oldest `most`, or the newest."""
         session = yield from chat.steps.session()
-        found: list[Message] = []
+        messages: list[Message] = []
         if session is None or most == 0:
-            return found, session
+            return messages, session
         mark = _mark(session)
         query: _Dict = {"order": "desc" if newest else "asc"}
         if status is MessageStatus.ACTIVE and mark > _START:
@@ -336,12 +336,12 @@ class TSMemoryAsyncChatStore(StoreFields, AsyncDBChatStore):
         cursor = None
         while True:
             page = yield from chat.steps.list_messages(**query, cursor=cursor)
-            found += (m for m in page.items if status is None or _status(m, mark) is status)
+            messages += (m for m in page.items if status is None or _status(m, mark) is status)
             cursor = page.next_cursor
-            if cursor is None or (most is not None and len(found) >= most):
+            if cursor is None or (most is not None and len(messages) >= most):
                 break
-        found = found[:most]
-        return found[::-1] if newest else found, session
+        messages = messages[:most]
+        return messages[::-1] if newest else messages, session
 
     def _shown(self, rows: list[Message]) -> list[Message]:
         """Active records less what a chat API would refuse, as a window gives them."""
@@ -356,9 +356,9 @@ def _position(message: Message) -> _Position:
 
 
 def _mark(session: Session) -> _Position:
-    found = session.metadata.get(MARK)
-    if isinstance(found, (list, tuple)) and len(found) == 2:
-        return (int(found[0]), str(found[1]))
+    mark = session.metadata.get(MARK)
+    if isinstance(mark, (list, tuple)) and len(mark) == 2:
+        return (int(mark[0]), str(mark[1]))
     return _START
 
 

@@ -124,31 +124,31 @@ def _content(message: Any) -> str:
 
 def _picture(block: Any) -> str:
     """An image whose bytes are here, as one that the browser shows; otherwise nothing."""
-    data, kind = block.get("base64"), block.get("mime_type")
-    if block.get("type") != "image" or kind not in _PICTURES or not isinstance(data, str):
+    encoded, kind = block.get("base64"), block.get("mime_type")
+    if block.get("type") != "image" or kind not in _PICTURES or not isinstance(encoded, str):
         return ""
-    if len(data) > _MAX_PICTURE or not re.fullmatch(r"[A-Za-z0-9+/\s]+={0,2}\s*", data):
+    if len(encoded) > _MAX_PICTURE or not re.fullmatch(r"[A-Za-z0-9+/\s]+={0,2}\s*", encoded):
         return ""
-    return f'<img alt="{kind}" src="data:{kind};base64,{"".join(data.split())}">'
+    return f'<img alt="{kind}" src="data:{kind};base64,{"".join(encoded.split())}">'
 
 
 def _calls(message: Any) -> str:
-    shown = ""
+    lines = ""
     for call in message.tool_calls:
         arguments = call.arguments
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False, default=str)
-        shown += f"<div>→ <b>{_text(call.name)}</b> <code>{_text(arguments)}</code></div>"
-    return shown
+        lines += f"<div>→ <b>{_text(call.name)}</b> <code>{_text(arguments)}</code></div>"
+    return lines
 
 
 def _message(message: Any, note: str = "") -> str:
     role = message.role if message.role.isalnum() else "other"
     name = f" · {_text(message.name)}" if message.name else ""
-    answers = f" · answers {_text(message.tool_call_id)}" if message.tool_call_id else ""
+    answered_call = f" · answers {_text(message.tool_call_id)}" if message.tool_call_id else ""
     when = f" · {_when(message.create_time)}" if message.create_time is not None else ""
     why = f" · <b>{_text(note)}</b>" if note else ""
-    head = f'<div class="h"><b>{_text(message.role)}</b>{name}{answers}{when}{why}</div>'
+    head = f'<div class="h"><b>{_text(message.role)}</b>{name}{answered_call}{when}{why}</div>'
     content = _content(message)
     body = f'<div class="t">{content}</div>' if content else ""
     style = f"m {_text(role)}{' out' if note else ''}"
@@ -164,12 +164,12 @@ def _title(title: str) -> str:
     return f'<div class="h">{title}</div>' if title else ""
 
 
-def _messages(items: Sequence[Any]) -> str:
-    if not items:
+def _messages(records: Sequence[Any]) -> str:
+    if not records:
         return "<i>no messages</i>"
-    hidden = len(items) - _MAX_SHOWN
+    hidden = len(records) - _MAX_SHOWN
     more = f"<i>{hidden:,} earlier messages not shown</i>" if hidden > 0 else ""
-    return more + "".join(map(_message, items[-_MAX_SHOWN:]))
+    return more + "".join(map(_message, records[-_MAX_SHOWN:]))
 
 
 def window(report: Any) -> str:
@@ -195,20 +195,20 @@ def sessions(items: Iterable[Any], more: bool = False) -> str:
     )
     heads = ("user", "session", "title", "messages", "last activity", "metadata")
     head = "".join(f"<th>{name}</th>" for name in heads)
-    rest = '<div class="h">… and more: see next_cursor</div>' if more else ""
-    return _frame(f"<table><tr>{head}</tr>{rows}</table>{rest}")
+    footer = '<div class="h">… and more: see next_cursor</div>' if more else ""
+    return _frame(f"<table><tr>{head}</tr>{rows}</table>{footer}")
 
 
 def _metadata(metadata: dict[str, Any]) -> str:
     return " ".join(f"<code>{_text(k)}={_text(str(v))}</code>" for k, v in metadata.items())
 
 
-def page(found: Any) -> str:
+def page(listing: Any) -> str:
     """A page of sessions or of messages."""
-    if found.items and hasattr(found.items[0], "role"):
-        rest = "… and more: see next_cursor" if found.next_cursor else ""
-        return messages(found.items, rest)
-    return sessions(found.items, more=found.next_cursor is not None)
+    if listing.items and hasattr(listing.items[0], "role"):
+        footer = "… and more: see next_cursor" if listing.next_cursor else ""
+        return messages(listing.items, footer)
+    return sessions(listing.items, more=listing.next_cursor is not None)
 
 
 def conversation(session_id: str, user_id: str, store: str) -> str:

@@ -39,28 +39,28 @@ def from_openai(raw: Mapping[str, Any], **fields: Any) -> Message:
     role = raw.get("role")
     if not isinstance(role, str):
         raise InvalidInputError("a message of the OpenAI chat format has a text 'role'")
-    kept: dict[str, Any] = {k: v for k, v in raw.items() if k not in _KNOWN}
+    unknown_fields: dict[str, Any] = {k: v for k, v in raw.items() if k not in _KNOWN}
     content = raw.get("content")
     if isinstance(content, list):
         content = [_block(part) for part in content]
         if not content:
-            kept["content"] = []
+            unknown_fields["content"] = []
     elif content is not None and not isinstance(content, str):
         raise InvalidInputError(f"content is text, a list of parts or null, not {content!r:.80}")
     elif not content:
         empty = content if "content" in raw else _ABSENT
         if empty != _usual_empty(bool(raw.get("tool_calls"))):
-            kept["content"] = empty
+            unknown_fields["content"] = empty
         content = ""
     calls: list[ToolCall] = []
     for i, call in enumerate(raw.get("tool_calls") or ()):
         calls.append(_call(call))
         if _raw_call(calls[-1]) != call:
-            kept.setdefault("tool_calls", {})[str(i)] = dict(call)
+            unknown_fields.setdefault("tool_calls", {})[str(i)] = dict(call)
     for key in ("name", "tool_calls", "tool_call_id"):
         if key in raw and not raw[key]:
-            kept[f"empty_{key}"] = raw[key]
-    extensions = {"openai": kept} if kept else {}
+            unknown_fields[f"empty_{key}"] = raw[key]
+    extensions = {"openai": unknown_fields} if unknown_fields else {}
     return Message(
         role,
         content,
@@ -78,9 +78,9 @@ def to_openai(message: Message) -> dict[str, Any]:
     Reasoning and blocks that only another provider knows are left out, as the API has no place for
     them; calls stand in ``tool_calls`` alone.
     """
-    kept = dict(message.extensions.get("openai") or {})
-    raw_calls = kept.pop("tool_calls", {})
-    empty = kept.pop("content", _usual_empty(bool(message.tool_calls)))
+    extra_fields = dict(message.extensions.get("openai") or {})
+    raw_calls = extra_fields.pop("tool_calls", {})
+    empty = extra_fields.pop("content", _usual_empty(bool(message.tool_calls)))
     content: Any = message.content
     if not isinstance(content, str):
         # The API refuses an empty list: Claude's everyday thinking and call has no other content.
@@ -98,7 +98,7 @@ def to_openai(message: Message) -> dict[str, Any]:
         ]
     if message.tool_call_id is not None:
         raw["tool_call_id"] = message.tool_call_id
-    for key, value in kept.items():
+    for key, value in extra_fields.items():
         raw[key.removeprefix("empty_")] = value
     return raw
 
@@ -125,10 +125,10 @@ def _call(raw: Any) -> ToolCall:
 
 def _arguments(text: str) -> dict[str, Any] | str:
     try:
-        found = json.loads(text)
+        parsed = json.loads(text)
     except ValueError:
         return text
-    return found if isinstance(found, dict) else text
+    return parsed if isinstance(parsed, dict) else text
 
 
 def _raw_call(call: ToolCall) -> dict[str, Any]:
@@ -185,8 +185,8 @@ def _as_block(part: dict[str, Any]) -> Block | None:
 
 
 def _source(url: str) -> dict[str, Any]:
-    data = _DATA_URL.fullmatch(url)
-    return {"base64": data[2], "mime_type": data[1]} if data else {"url": url}
+    match = _DATA_URL.fullmatch(url)
+    return {"base64": match[2], "mime_type": match[1]} if match else {"url": url}
 
 
 def _as_part(block: Block) -> dict[str, Any] | None:

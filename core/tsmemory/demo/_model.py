@@ -52,7 +52,7 @@ def answer(context: Sequence[Said]) -> str:
     if last is None:
         return "Hello! Tell me something about yourself."
     question = context[last].text.strip()
-    told = [
+    facts = [
         sentence.strip()
         for line in context[:last]
         if line.role == "user"
@@ -61,7 +61,7 @@ def answer(context: Sequence[Said]) -> str:
     ]
     if not question.endswith("?"):
         return f"Noted: {_turned(question)}"
-    best = _closest(question, told)
+    best = _closest(question, facts)
     return _turned(best) if best else "I do not know: nothing that I was shown says so."
 
 
@@ -70,13 +70,13 @@ def _stems(text: str) -> list[str]:
     return [re.sub(r"(?<=\w{3})(?:'s|s|ed|ing)$", "", w) for w in words if w not in _STOP]
 
 
-def _closest(question: str, told: Sequence[str]) -> str | None:
+def _closest(question: str, facts: Sequence[str]) -> str | None:
     """The statement with the most of the question's words, the rare ones counting more."""
-    wanted = set(_stems(question))
-    spread = Counter(stem for sentence in told for stem in set(_stems(sentence)))
+    stems = set(_stems(question))
+    spread = Counter(stem for sentence in facts for stem in set(_stems(sentence)))
     scored = [
-        (sum(1 / spread[stem] for stem in wanted & set(_stems(sentence))), i, sentence)
-        for i, sentence in enumerate(told)
+        (sum(1 / spread[stem] for stem in stems & set(_stems(sentence))), i, sentence)
+        for i, sentence in enumerate(facts)
     ]
     score, _, sentence = max(scored, default=(0.0, 0, ""))
     return sentence if score > 0 else None

@@ -86,11 +86,11 @@ def _load(store: Store, path: Path) -> dict[str, int]:
     names = {}
     with path.open(encoding="utf-8") as lines:
         for line in track(list(lines), "loading", console=_show.console, transient=True):
-            found = json.loads(line)
-            chat = store.conversation(found["id"], user_id="conversations")
+            record = json.loads(line)
+            chat = store.conversation(record["id"], user_id="conversations")
             chat.delete()
-            stored = chat.append(*map(from_openai, found["messages"]))
-            names[found["id"]] = sum(len(m.tool_calls) for m in stored)
+            stored = chat.append(*map(from_openai, record["messages"]))
+            names[record["id"]] = sum(len(m.tool_calls) for m in stored)
     return names
 
 
@@ -105,12 +105,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--conversations", metavar="FILE", type=Path, help="JSON Lines to load")
     parser.add_argument("--show", type=int, default=1, help="how many of them to print whole")
-    given = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as directory:
-        url = given.store or f"sqlite:///{Path(directory) / 'demo.db'}"
+        url = parsed.store or f"sqlite:///{Path(directory) / 'demo.db'}"
         try:
-            if given.conversations:
-                real_conversations(url, given.conversations, given.show)
+            if parsed.conversations:
+                real_conversations(url, parsed.conversations, parsed.show)
             else:
                 two_frameworks(url)
         except (OSError, ValueError, KeyError, TSMemoryError) as error:

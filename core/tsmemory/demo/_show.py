@@ -86,14 +86,14 @@ def window(report: WindowReport, title: str, out: int = 6) -> None:
     console.print(Panel(Group(*lines), title=title, title_align="left", border_style="green"))
 
 
-def sessions(found: Iterable[Session], title: str) -> None:
+def sessions(records: Iterable[Session], title: str) -> None:
     """A table of sessions."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
     for name in ("user", "session", "title"):
         table.add_column(name, overflow="fold")
     table.add_column("last activity (UTC)", no_wrap=True)
     table.add_column("messages", justify="right")
-    for s in found:
+    for s in records:
         time = dt.datetime.fromtimestamp(s.update_time / 1e6, dt.timezone.utc)
         table.add_row(
             *map(_clean, (s.user_id, s.session_id, s.title or "", f"{time:%Y-%m-%d %H:%M:%S}")),

@@ -141,8 +141,8 @@ class NetworkBackend(Backend):
                 )
             with self._lock:
                 if self._opened is None:
-                    given = self._ready
-                    self._opened = self._connect() if given is None else self._adopt(given)
+                    ready = self._ready
+                    self._opened = self._connect() if ready is None else self._adopt(ready)
         return self._opened
 
     async def _aclient(self) -> Any:
@@ -161,13 +161,13 @@ class NetworkBackend(Backend):
 
     async def _keep(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[Any, None]:
         """Holds the loop's client, and closes it when the loop closes its async generators."""
-        given = self._async_ready
-        client = self._aconnect() if given is None else self._aadopt(given)
+        ready = self._async_ready
+        client = self._aconnect() if ready is None else self._aadopt(ready)
         try:
             yield client
         finally:
             self._by_loop.pop(loop, None)
-            await (self._adisconnect(client) if given is None else self._arelease(client))
+            await (self._adisconnect(client) if ready is None else self._arelease(client))
 
     # -- running -----------------------------------------------------------------------------
 
@@ -262,15 +262,15 @@ class _Attempts:
             raise error
         if self._backend._closed:  # 4: whatever the driver makes of it
             raise UnavailableError("the store was closed meanwhile") from error
-        found = self._backend._classify(error)
-        if found.error is None:
+        error_class = self._backend._classify(error)
+        if error_class.error is None:
             raise error
-        left = self._deadline - time.monotonic()
-        if not found.again or left <= 0 or found.wait > left:
-            raise found.error from error
+        remaining = self._deadline - time.monotonic()
+        if not error_class.again or remaining <= 0 or error_class.wait > remaining:
+            raise error_class.error from error
         self._count += 1
         ceiling, self._delay = self._delay, min(2 * self._delay, _LONGEST_DELAY)
         _log.info(
             "attempt %d of a step failed and is repeated: %s", self._count, type(error).__name__
         )
-        return max(found.wait, min(random.uniform(ceiling / 2, ceiling), left))
+        return max(error_class.wait, min(random.uniform(ceiling / 2, ceiling), remaining))

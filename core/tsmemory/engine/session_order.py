@@ -132,9 +132,9 @@ class _SortedEntries:
     def between(self, low: Any, high: Any, descending: bool, count: int) -> list[Activity]:
         """At most `count` entries that are not under `low` and are under `high` (None: no bound),
         from the high end if `descending`."""
-        found: list[Activity] = []
+        sessions: list[Activity] = []
         if not self.chunks:
-            return found
+            return sessions
         first = self._chunk_of(low)
         last = len(self.chunks) - 1 if high is None else self._chunk_of(high)
         order = range(last, first - 1, -1) if descending else range(first, last + 1)
@@ -142,14 +142,14 @@ class _SortedEntries:
             chunk = self.chunks[i]
             begin = bisect_left(chunk, low) if i == first else 0
             end = bisect_left(chunk, high) if i == last and high is not None else len(chunk)
-            missing = count - len(found)
+            missing = count - len(sessions)
             if descending:
-                found += chunk[max(begin, end - missing) : end][::-1]
+                sessions += chunk[max(begin, end - missing) : end][::-1]
             else:
-                found += chunk[begin : min(end, begin + missing)]
-            if len(found) >= count:
+                sessions += chunk[begin : min(end, begin + missing)]
+            if len(sessions) >= count:
                 break
-        return found
+        return sessions
 
     def _chunk_of(self, entry: Any) -> int:
         return max(bisect_right(self.firsts, entry) - 1, 0)

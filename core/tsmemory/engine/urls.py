@@ -140,14 +140,14 @@ def split_url(
     parts = parse_url(url)
     if parts.fragment:
         raise InvalidInputError(f"{parts.scheme}: no URL of a store has a fragment; write # as %23")
-    known = ", ".join(sorted(readers)) or "none"
+    names = ", ".join(sorted(readers)) or "none"
     pairs = _pairs(parts.query)
     may_quote = not _holds_secret(parts, pairs)
     found: dict[str, Any] = {}
     for name, text in pairs:
         if name not in readers:
             quoted = f" {name!r}" if may_quote else " of one of the names given"
-            raise InvalidInputError(f"{parts.scheme}: has no option{quoted}; it has {known}")
+            raise InvalidInputError(f"{parts.scheme}: has no option{quoted}; it has {names}")
         try:
             found[name] = readers[name](text)
         except (ValueError, OverflowError) as error:
@@ -155,7 +155,7 @@ def split_url(
             raise InvalidInputError(f"{parts.scheme}: option {name!r}{reason}") from None
     for name in options:
         if name not in readers and name != "clock":
-            raise InvalidInputError(f"{parts.scheme}: has no option {name!r}; it has {known}")
+            raise InvalidInputError(f"{parts.scheme}: has no option {name!r}; it has {names}")
     return parts, {**found, **options}
 
 

@@ -195,14 +195,14 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
         for user in HOSTILE_IDS:
             for session in ("one", "two"):
                 store.conversation(session, user_id=user).append(*_say("hello", "there"))
-        left = list(HOSTILE_IDS)
+        remaining = list(HOSTILE_IDS)
         for user in HOSTILE_IDS[::3]:
             assert store.erase_user(user) == Erased(sessions=2, messages=4)
             assert store.erase_user(user) == Erased()
-            left.remove(user)
+            remaining.remove(user)
             users = {s.user_id for s in store.iter_sessions()}
-            assert users == set(left)
-        for user in left:
+            assert users == set(remaining)
+        for user in remaining:
             assert store.conversation("two", user_id=user).count() == 2
 
     def test_the_user_is_default_by_default(self, store: Any) -> None:

@@ -114,8 +114,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(batch=st.lists(_messages(), min_size=1, max_size=5), check=st.booleans())
     def append(self, batch: list[Message], check: bool) -> None:
-        known = {mid: _said(message) for mid, message in self.mine.messages.items()}
-        if any(known.setdefault(m.message_id, _said(m)) != _said(m) for m in batch):
+        expected = {mid: _said(message) for mid, message in self.mine.messages.items()}
+        if any(expected.setdefault(m.message_id, _said(m)) != _said(m) for m in batch):
             self.append_other_content(batch)
             return
         before = self.mine.last
@@ -178,11 +178,11 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(ids=st.lists(_ids, max_size=4))
     def delete_messages(self, ids: list[str]) -> None:
-        gone = {mid for mid in ids if mid in self.mine.messages}
-        assert self.chat.delete_message(*ids) == len(gone)
-        for mid in gone:
+        deleted_ids = {mid for mid in ids if mid in self.mine.messages}
+        assert self.chat.delete_message(*ids) == len(deleted_ids)
+        for mid in deleted_ids:
             del self.mine.messages[mid]
-        self.mine.version += bool(gone)
+        self.mine.version += bool(deleted_ids)
 
     @rule(batch=st.lists(_messages(), max_size=6, unique_by=lambda m: m.message_id))
     def replace(self, batch: list[Message]) -> None:
@@ -198,11 +198,11 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(keep=st.integers(0, 6))
     def truncate(self, keep: int) -> None:
         ordered = self.mine.ordered()
-        gone = ordered[: max(0, len(ordered) - keep)]
-        assert self.chat.truncate(keep) == len(gone)
-        for message in gone:
+        deleted = ordered[: max(0, len(ordered) - keep)]
+        assert self.chat.truncate(keep) == len(deleted)
+        for message in deleted:
             del self.mine.messages[message.message_id]
-        self.mine.version += bool(gone)
+        self.mine.version += bool(deleted)
 
     @rule()
     def clear(self) -> None:
@@ -227,11 +227,11 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(user=_users)
     def erase_user(self, user: str) -> None:
-        gone = [k for k, m in self.model.items() if k[0] == user and m.version]
+        erased_keys = [k for k, m in self.model.items() if k[0] == user and m.version]
         erased = self.store.erase_user(user)
-        assert erased.sessions == len(gone)
-        assert erased.messages == sum(len(self.model[k].messages) for k in gone)
-        for key in gone:
+        assert erased.sessions == len(erased_keys)
+        assert erased.messages == sum(len(self.model[k].messages) for k in erased_keys)
+        for key in erased_keys:
             del self.model[key]
 
     @precondition(lambda self: self.mine.version)
@@ -274,8 +274,8 @@ class StoreMachine(RuleBasedStateMachine):
             whole = cut(expected, [], Window(last=last), complete=True)
             assert whole is not None
             assert self.chat.window(last) == whole.messages
-        kept = [m for m in self.chat.window(None) if is_pinned(m.role)]
-        assert kept == [m for m in expected if is_pinned(m.role) and m.text.strip()]
+        instructions = [m for m in self.chat.window(None) if is_pinned(m.role)]
+        assert instructions == [m for m in expected if is_pinned(m.role) and m.text.strip()]
 
     @invariant()
     def listings_agree(self) -> None:

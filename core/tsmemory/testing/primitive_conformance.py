@@ -87,14 +87,14 @@ class PrimitiveConformance:
         seen: list[Snapshot] = []
 
         def decide(change: Change | None) -> Any:
-            def decide_now(found: Snapshot) -> Change | None:
-                seen.append(found)
+            def decide_now(snapshot: Snapshot) -> Change | None:
+                seen.append(snapshot)
                 return change
 
             return decide_now
 
-        begun = Change(append=(Message.user("a", message_id="a"),))
-        outcome = store.run(raw.backend.rewrite(_KEY, decide(begun)))
+        first_append = Change(append=(Message.user("a", message_id="a"),))
+        outcome = store.run(raw.backend.rewrite(_KEY, decide(first_append)))
         assert (seen[-1].session, list(seen[-1].messages)) == (None, [])
         assert _ids(outcome.stored) == ["a"]
         chat.append(Message.user("b", message_id="b"), Message.user("c", message_id="c"))

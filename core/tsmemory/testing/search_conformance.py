@@ -30,8 +30,8 @@ _QUERIES = (
 )
 
 
-def _hits(found: Any) -> list[tuple[str, str, str]]:
-    return sorted((hit.user_id, hit.session_id, hit.message.message_id) for hit in found)
+def _hits(results: Any) -> list[tuple[str, str, str]]:
+    return sorted((hit.user_id, hit.session_id, hit.message.message_id) for hit in results)
 
 
 class SearchConformance:
@@ -63,13 +63,13 @@ class SearchConformance:
         for text, query in query_of.items():
             for whom in ("ada", "bob", None):
                 whose = {} if whom is None else {"user_id": whom}
-                wanted = sorted(
+                expected = sorted(
                     (user, session, message.message_id)
                     for user, session, message in stored
                     if whom in (None, user) and query.matches(message)
                 )
-                found = self.search_all(store, text, limit=5, **whose)
-                assert _hits(found) == wanted, (text, whom)
+                hits = self.search_all(store, text, limit=5, **whose)
+                assert _hits(hits) == expected, (text, whom)
         for hit in self.search_all(store, "ferr*", user_id="ada"):
             for start, end in hit.spans:
                 assert hit.snippet[start:end].lower().startswith("ferr")
@@ -134,8 +134,8 @@ class SearchConformance:
             hits += page.items
             cursor, pages = page.next_cursor, pages + 1
             chat.append(Message.user("needle, later"))
-        found = [hit.message.message_id for hit in hits if hit.message.text[-1].isdigit()]
-        assert sorted(found) == [str(i) for i in range(10)]
+        numbered_ids = [hit.message.message_id for hit in hits if hit.message.text[-1].isdigit()]
+        assert sorted(numbered_ids) == [str(i) for i in range(10)]
 
     def test_search_by_relevance(self, store: Any) -> None:
         chat = store.conversation("s", user_id="ada")
@@ -165,5 +165,5 @@ class SearchConformance:
         assert found("北京 t3", user_id="ada") == ["s3"]
         assert found("trip -t3", user_id="bob") == ["s9"]
         page = store.search_sessions("trip", user_id="ada", limit=2)
-        rest = store.search_sessions("trip", user_id="ada", limit=9, cursor=page.next_cursor)
-        assert [h.session.session_id for h in (*page, *rest)] == ["s4", "s3", "s2", "s1", "s0"]
+        next_page = store.search_sessions("trip", user_id="ada", limit=9, cursor=page.next_cursor)
+        assert [h.session.session_id for h in (*page, *next_page)] == ["s4", "s3", "s2", "s1", "s0"]

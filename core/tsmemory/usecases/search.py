@@ -93,8 +93,8 @@ class SearchSteps:
             limit=limit,
         )
         kind = f"search-{order}"
-        place = checks.decode_cursor(kind, tuple[Any], cursor)
-        after = place[0] if place else None
+        position = checks.decode_cursor(kind, tuple[Any], cursor)
+        after = position[0] if position else None
         page = _recent if order == "recent" else _relevant
         scored, following = yield from page(self.backend, query, after, on_error)
         hits = [_hit(query, candidate, points) for candidate, points in scored]
@@ -121,8 +121,8 @@ class SearchSteps:
         """Same as `Store.search_sessions`."""
         checks.check_size("limit", limit, least=1)
         query = parse_query(text, match)
-        place = checks.decode_cursor("search-sessions", tuple[int, str, str], cursor)
-        asked = SessionQuery(
+        position = checks.decode_cursor("search-sessions", tuple[int, str, str], cursor)
+        session_query = SessionQuery(
             user_id=None if user_id is UNSET else checks.check_id("user_id", user_id),
             limit=_PORTION,
             updated_from=micros("updated_from", updated_from),
@@ -132,30 +132,28 @@ class SearchSteps:
         hits: list[SessionHit] = []
         for _ in range(_SESSIONS_SCANNED // _PORTION):
             rows = yield from self.backend.list_sessions(
-                msgspec.structs.replace(asked, after=place)
+                msgspec.structs.replace(session_query, after=position)
             )
             for row in rows:
                 if isinstance(row, CorruptRecordError):
                     if on_error == "raise":
                         raise row
-                    place = (row.create_time, row.user_id, row.session_id)
+                    position = (row.create_time, row.user_id, row.session_id)
                     continue
-                place = (row.update_time, row.user_id, row.session_id)
+                position = (row.update_time, row.user_id, row.session_id)
                 texts = session_text(row)
                 ready = list(map(Text, texts))
                 counts = query.counts(ready)
                 if counts is not None:
-                    snippet, places = excerpt(texts, query)
+                    snippet, spans = excerpt(texts, query)
                     points = score(counts, ready)
-                    hits.append(
-                        SessionHit(session=row, score=points, snippet=snippet, spans=places)
-                    )
+                    hits.append(SessionHit(session=row, score=points, snippet=snippet, spans=spans))
                     if len(hits) >= limit:
-                        return Page(hits, checks.encode_cursor("search-sessions", place))
+                        return Page(hits, checks.encode_cursor("search-sessions", position))
             if len(rows) < _PORTION:
                 return Page(hits)
-        assert place is not None  # a full portion was read
-        return Page(hits, checks.encode_cursor("search-sessions", place))
+        assert position is not None  # a full portion was read
+        return Page(hits, checks.encode_cursor("search-sessions", position))
 
 
 class _Scope(SearchSteps):
@@ -214,11 +212,11 @@ def _roles(role: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def _kinds(kinds: Kind | Iterable[Kind]) -> tuple[Kind, ...]:
-    wanted = (kinds,) if isinstance(kinds, str) else tuple(checks.check_texts("kinds", kinds))
-    unknown = [kind for kind in wanted if kind not in KINDS]
-    if unknown or not wanted:
+    names = (kinds,) if isinstance(kinds, str) else tuple(checks.check_texts("kinds", kinds))
+    unknown = [kind for kind in names if kind not in KINDS]
+    if unknown or not names:
         raise InvalidInputError(f"kinds are some of {', '.join(KINDS)}, not {shown(kinds)}")
-    return tuple(kind for kind in KINDS if kind in wanted)
+    return tuple(kind for kind in KINDS if kind in names)
 
 
 def _candidates(backend: Backend, query: SearchQuery) -> Steps[Candidates]:
@@ -233,29 +231,29 @@ _Scored: TypeAlias = "tuple[list[tuple[Candidate, float]], Any]"
 def _recent(backend: Backend, query: SearchQuery, after: Any, on_error: str) -> Steps[_Scored]:
     query = msgspec.structs.replace(query, after=after)
     try:
-        found = yield from _candidates(backend, query)
+        candidates = yield from _candidates(backend, query)
     except (TypeError, ValueError) as error:
         if after is None or isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError("cursor is not from this search") from error
     scored = []
-    for row in _readable(found.rows, on_error):
+    for row in _readable(candidates.rows, on_error):
         texts = query.texts(row.message)
         scored.append((row, score(query.query.counts(texts) or (), texts)))
-    return scored, found.next
+    return scored, candidates.next
 
 
 def _relevant(backend: Backend, query: SearchQuery, after: Any, on_error: str) -> Steps[_Scored]:
-    rows, place = yield from _portion_of_hits(backend, query, None, on_error)
+    rows, position = yield from _portion_of_hits(backend, query, None, on_error)
     weights = _weights(query, rows)
-    if place is not None and weights is not None:
+    if position is not None and weights is not None:
         # Hits on common words alone filled the portion: behind it, only the rarer words count.
         rarer = [term for term, weight in zip(query.query.required, weights, strict=True)
                  if weight > _COMMON]  # fmt: skip
         if rarer:
             narrowed = query.query._replace(required=tuple(rarer))
             older, _ = yield from _portion_of_hits(
-                backend, msgspec.structs.replace(query, query=narrowed), place, on_error
+                backend, msgspec.structs.replace(query, query=narrowed), position, on_error
             )
             rows += older
     ranked = sorted(
@@ -266,24 +264,24 @@ def _relevant(backend: Backend, query: SearchQuery, after: Any, on_error: str) -
     if after is not None:
         if type(after) is not list or list(map(type, after)) != [float, int, str, str, str]:
             raise InvalidInputError("cursor is not from this search")
-        ranked = [(place, row) for place, row in ranked if list(place) > after]
-    page = [(row, -place[0]) for place, row in ranked[:limit]]
+        ranked = [(position, row) for position, row in ranked if list(position) > after]
+    page = [(row, -position[0]) for position, row in ranked[:limit]]
     return page, list(ranked[limit - 1][0]) if len(ranked) > limit else None
 
 
 def _portion_of_hits(
-    backend: Backend, query: SearchQuery, place: Any, on_error: str
+    backend: Backend, query: SearchQuery, position: Any, on_error: str
 ) -> Steps[tuple[list[Any], Any]]:
     """The next `RANKED` hits, and where the search goes on."""
     rows: list[Any] = []
     while len(rows) < RANKED:
-        portion = msgspec.structs.replace(query, limit=RANKED - len(rows), after=place)
-        found = yield from _candidates(backend, portion)
-        rows += _readable(found.rows, on_error)
-        place = found.next
-        if place is None:
+        portion = msgspec.structs.replace(query, limit=RANKED - len(rows), after=position)
+        candidates = yield from _candidates(backend, portion)
+        rows += _readable(candidates.rows, on_error)
+        position = candidates.next
+        if position is None:
             break
-    return rows, place
+    return rows, position
 
 
 def _weights(query: SearchQuery, rows: Sequence[Any]) -> list[float] | None:
@@ -324,24 +322,24 @@ def _readable(rows: Sequence[Candidate], on_error: str) -> list[Any]:
 def _hit(query: SearchQuery, candidate: Any, points: float) -> SearchHit:
     message: Message = candidate.message
     texts = (text for kind in query.kinds for text in texts_of(message, kind))
-    snippet, places = excerpt(texts, query.query)
+    snippet, spans = excerpt(texts, query.query)
     return SearchHit(
         user_id=candidate.key.user_id,
         session_id=candidate.key.session_id,
         message=message,
         score=points,
         snippet=snippet,
-        spans=places,
+        spans=spans,
     )
 
 
 def _around(backend: Backend, hit: SearchHit, n: int) -> Steps[MessageList]:
     """The hit among its neighbours, as a view that a chat API takes."""
     key = Key(hit.user_id, hit.session_id)
-    place = Position(hit.message.create_time or 0, hit.message.message_id)
+    position = Position(hit.message.create_time or 0, hit.message.message_id)
     sides: list[list[Message]] = []
     for descending in (True, False):
-        query = MessageQuery(limit=n + _GROUP, descending=descending, after=place)
+        query = MessageQuery(limit=n + _GROUP, descending=descending, after=position)
         rows = (yield from backend.read(key, query)).rows
         sides.append([row for row in rows if isinstance(row, Message)])
     before, behind = sides

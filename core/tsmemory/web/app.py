@@ -90,9 +90,9 @@ class _Pages:
 
     async def sessions(self, request: Request) -> Response:
         """The sessions, the most recently active first."""
-        asked = request.query_params
-        user = asked.get("user", "")
-        arguments: dict[str, Any] = {"limit": _PAGE, "cursor": asked.get("cursor") or None}
+        params = request.query_params
+        user = params.get("user", "")
+        arguments: dict[str, Any] = {"limit": _PAGE, "cursor": params.get("cursor") or None}
         if user:
             arguments["user_id"] = user
         page = await self._store.alist_sessions(**arguments, on_error="skip")
@@ -100,14 +100,14 @@ class _Pages:
 
     async def session(self, request: Request) -> Response:
         """One session: its transcript, and a window drawn over it."""
-        asked = request.query_params
-        user = asked.get("user") or DEFAULT_USER
-        chat = self._store.conversation(asked.get("id", ""), user_id=user)
+        params = request.query_params
+        user = params.get("user") or DEFAULT_USER
+        chat = self._store.conversation(params.get("id", ""), user_id=user)
         session = await chat.asession()
         if session is None:
             return self._render("error.html", 404, error=f"no session {chat.session_id!r}")
         page = await chat.alist_messages(order="desc", limit=_TRANSCRIPT, on_error="skip")
-        policy = _policy(asked)
+        policy = _policy(params)
         return self._render(
             "session.html",
             session=session,
@@ -120,9 +120,9 @@ class _Pages:
 
     async def search(self, request: Request) -> Response:
         """Messages that match a query."""
-        asked = request.query_params
-        text, user = asked.get("q", ""), asked.get("user", "")
-        arguments: dict[str, Any] = {"limit": _PAGE, "cursor": asked.get("cursor") or None}
+        params = request.query_params
+        text, user = params.get("q", ""), params.get("user", "")
+        arguments: dict[str, Any] = {"limit": _PAGE, "cursor": params.get("cursor") or None}
         if user:
             arguments["user_id"] = user
         page = None
@@ -137,10 +137,10 @@ def _moment(micros: int | None) -> str:
     return str(micros) if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
-def _policy(asked: Mapping[str, str]) -> Window:
+def _policy(params: Mapping[str, str]) -> Window:
     sizes: dict[str, Any] = {"last": 20, "step": None}
     for name in _SIZES:
-        text = asked.get(name)
+        text = params.get(name)
         if text is None:
             continue
         try:

@@ -175,11 +175,11 @@ def header_line(log: str, user_id: str, session_id: str, create_time: int) -> by
     return _encode(header) + b"\n"
 
 
-def message_line(position: Position, body: bytes, op: str | None, left: int) -> bytes:
+def message_line(position: Position, body: bytes, op: str | None, following: int) -> bytes:
     """A message's line. `body` is what `encode_message` made of it."""
     marks = b',"op":"%s"' % op.encode() if op else b""
-    if left:
-        marks += b',"left":%d' % left
+    if following:
+        marks += b',"left":%d' % following
     mid = _encode(position.message_id)
     return b'{"create_time":%d,"message_id":%s%s,%s\n' % (position[0], mid, marks, body[1:])
 
@@ -190,17 +190,17 @@ def session_line(head: Head, record: bytes | None, left: int = 0) -> bytes:
     return _mark(b'{"session":' + _encode(head)[:-1] + free + b"}}", left)
 
 
-def delete_line(ids: list[str], left: int) -> bytes:
-    return _mark(b'{"delete":' + _encode(ids) + b"}", left)
+def delete_line(ids: list[str], following: int) -> bytes:
+    return _mark(b'{"delete":' + _encode(ids) + b"}", following)
 
 
-def truncate_line(through: Position, skip: int, left: int) -> bytes:
+def truncate_line(through: Position, skip: int, following: int) -> bytes:
     """Everything up to `through` is deleted; nothing that is left begins before byte `skip`."""
-    return _mark(b'{"truncate":' + _encode(through) + b',"skip":%d}' % skip, left)
+    return _mark(b'{"truncate":' + _encode(through) + b',"skip":%d}' % skip, following)
 
 
-def _mark(line: bytes, left: int) -> bytes:
-    return line[:-1] + (b',"left":%d' % left if left else b"") + b"}\n"
+def _mark(line: bytes, following: int) -> bytes:
+    return line[:-1] + (b',"left":%d' % following if following else b"") + b"}\n"
 
 
 # -- reading -----------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ class Reader:
         return SessionRow(*rows[0]).session() if rows else None
 
     def list_sessions(self, query: SessionQuery) -> Steps[list[Session | CorruptRecordError]]:
-        found: list[Session | CorruptRecordError] = []
+        sessions: list[Session | CorruptRecordError] = []
         after, size = query.after, query.limit
         if query.where is not None and size is not None:
             size = max(size, _PAGE)
@@ -76,11 +76,11 @@ class Reader:
             for row in rows:
                 session = SessionRow(*row).session()
                 if passes(session, query.where):
-                    found.append(session)
-                    if len(found) == query.limit:
-                        return found
+                    sessions.append(session)
+                    if len(sessions) == query.limit:
+                        return sessions
             if size is None or len(rows) < size:
-                return found
+                return sessions
             after = session_sort_key(session)
 
     def list_statement(
@@ -197,14 +197,14 @@ class Reader:
         tail: list[Any] = []
         pinned: list[Any] = []
         total, session, last = (0 if query.total else None), None, None
-        shown = {row[2] for row in rows if row[0] == 0} if query.pinned else ()
+        shown_ids = {row[2] for row in rows if row[0] == 0} if query.pinned else ()
         for part, time, message_id, body in rows:
             if part == 0:
                 tail.append(message_of(key, time, message_id, body))
                 last = Position(tail[-1].create_time, tail[-1].message_id)
             elif part == 1:
                 # One at the tail's own oldest time may be in both.
-                if message_id not in shown:
+                if message_id not in shown_ids:
                     pinned.append(message_of(key, time, message_id, body))
             else:
                 total = time if query.total else None

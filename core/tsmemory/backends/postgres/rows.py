@@ -57,17 +57,17 @@ _NUL = b"\\u0000"
 _decode, _encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
 
 
-def pack(data: bytes) -> tuple[str, str | None]:
+def pack(encoded: bytes) -> tuple[str, str | None]:
     """A JSON record as the two columns take it: JSONB, and the exact text.
 
     The exact text is None where JSONB gives the record back as it is, and empty where it is the
     same text (the statement copies it, so that it is sent once).
     """
-    text = data.decode()
-    if data.count(b"{") == 1 and data.startswith(b'{"role":') and _NUL not in data:
+    text = encoded.decode()
+    if encoded.count(b"{") == 1 and encoded.startswith(b'{"role":') and _NUL not in encoded:
         return text, None  # texts under the codec's own keys: most messages
-    value = _decode(data)
-    fate = _CHANGED if data.startswith(b'{"v":1,"escaped":') else _KEPT
+    value = _decode(encoded)
+    fate = _CHANGED if encoded.startswith(b'{"v":1,"escaped":') else _KEPT
     fate = max(fate, _in_jsonb(value, top=True))
     if fate == _REFUSED:
         return _encode(_without_nul(value)).decode(), text
@@ -129,10 +129,10 @@ class SessionRow(NamedTuple):
         problem: Exception | None = None
         if self.metadata != "{}":
             try:
-                data = self.metadata.encode()
-                if not data.startswith(b'{"v":1,"escaped":'):
-                    data = b"[" + data + b"]"
-                metadata = decode_value(data)
+                encoded = self.metadata.encode()
+                if not encoded.startswith(b'{"v":1,"escaped":'):
+                    encoded = b"[" + encoded + b"]"
+                metadata = decode_value(encoded)
                 if type(metadata) is not dict:
                     raise ValueError("the metadata is no object")
             except (ValueError, LookupError) as error:
@@ -169,10 +169,10 @@ def session_values(head: Head) -> dict[str, Any]:
     session = head.session
     metadata, exact = "{}", None
     if session.metadata:
-        data = encode_value(session.metadata, rich=False, path="metadata")
-        escaped = data.startswith(b"{")
+        encoded = encode_value(session.metadata, rich=False, path="metadata")
+        escaped = encoded.startswith(b"{")
         # One level above the metadata, so that the order of its own keys counts.
-        metadata, exact = pack(data if escaped else b'{"":' + data[1:-1] + b"}")
+        metadata, exact = pack(encoded if escaped else b'{"":' + encoded[1:-1] + b"}")
         if not escaped:
             metadata, exact = metadata[4:-1], exact and exact[4:-1]
         exact = metadata if exact == "" else exact

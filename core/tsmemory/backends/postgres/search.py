@@ -64,16 +64,16 @@ def _user(user_id: str) -> str:
 def vector(user_id: str, message: Message) -> str:
     """The message's ``tsvector``, as PostgreSQL reads it."""
     positions: dict[str, list[int]] = {}
-    place = 0
+    position = 0
     for kind, text in index_texts(message).items():
         letter = _LETTERS[kind]
-        place += 1  # so that no phrase reaches from one kind, or block, to the next
+        position += 1  # so that no phrase reaches from one kind, or block, to the next
         for token in text.split():
-            place += 1
+            position += 1
             if token != SEPARATOR:
-                positions.setdefault(letter + token, []).append(place)
+                positions.setdefault(letter + token, []).append(position)
     owner = f"'{_user(user_id)}'"
-    if place > _MAX_POSITION or any(len(p) > _MAX_REPEATED for p in positions.values()):
+    if position > _MAX_POSITION or any(len(p) > _MAX_REPEATED for p in positions.values()):
         parts = [f"'{lexeme}'" for lexeme in positions] + ["'!long'"]
     else:
         parts = [f"'{lexeme}':{','.join(map(str, p))}" for lexeme, p in positions.items()]
@@ -88,8 +88,8 @@ def _expression(query: SearchQuery) -> str:
         "(" + " | ".join(_term(_LETTERS[kind], term) for kind in query.kinds) + ")"
         for term in query.query.required
     )
-    wanted = f"(({terms}) | '!scan')"
-    return wanted if query.user_id is None else f"'{_user(query.user_id)}' & {wanted}"
+    expression = f"(({terms}) | '!scan')"
+    return expression if query.user_id is None else f"'{_user(query.user_id)}' & {expression}"
 
 
 def _term(letter: str, term: Term) -> str:

@@ -258,7 +258,7 @@ class Writer(Reader):
             others = [escape_text(m.message_id) for m in change.put]
             others += map(escape_text, change.delete)
             through = change.delete_through or Position(-1, "")
-            rows, ((now,),), found, positions, ((count,),) = yield lambda tx: tx.read(
+            rows, ((now,),), message_rows, positions, ((count,),) = yield lambda tx: tx.read(
                 (self.layout.fill(_LOCK), values),
                 (self.layout.fill(_CLOCK), None),
                 (self.layout.fill(_SELECT_NAMED), {**values, "ids": appended}),
@@ -272,7 +272,9 @@ class Writer(Reader):
             expired = row.expires_at is not None and row.expires_at <= now
             if expired:
                 return Loaded(None, {}, {})
-            stored: list[Message | CorruptRecordError] = [message_of(key, *one) for one in found]
+            stored: list[Message | CorruptRecordError] = [
+                message_of(key, *one) for one in message_rows
+            ]
             at = [Position(time, unescape_text(mid)) for time, mid in positions]
             return Loaded(
                 row.head(),

@@ -69,21 +69,21 @@ _UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 
 def escape(text: str) -> bytes:
     """An id as it stands before a NUL, in the order of its code points."""
-    data = text.encode()
-    if b"\x00" in data or b"\x01" in data:
-        data = data.replace(b"\x01", b"\x01\x02").replace(b"\x00", b"\x01\x01")
-    return data
+    escaped = text.encode()
+    if b"\x00" in escaped or b"\x01" in escaped:
+        escaped = escaped.replace(b"\x01", b"\x01\x02").replace(b"\x00", b"\x01\x01")
+    return escaped
 
 
-def unescape(data: bytes) -> str:
+def unescape(escaped: bytes) -> str:
     """What `escape` was given.
 
     Raises:
         UnicodeDecodeError: `data` is not of its making.
     """
-    if b"\x01" in data:
-        data = data.replace(b"\x01\x01", b"\x00").replace(b"\x01\x02", b"\x01")
-    return data.decode()
+    if b"\x01" in escaped:
+        escaped = escaped.replace(b"\x01\x01", b"\x00").replace(b"\x01\x02", b"\x01")
+    return escaped.decode()
 
 
 def store_id(message_id: str) -> bytes:
@@ -93,17 +93,17 @@ def store_id(message_id: str) -> bytes:
     return message_id.encode()
 
 
-def load_id(data: bytes) -> str:
+def load_id(stored: bytes) -> str:
     """What `store_id` was given.
 
     Raises:
         ValueError: `data` is not of its making.
     """
-    if len(data) == 17 and data[0] == 0xFF:
-        digits = data[1:].hex()
+    if len(stored) == 17 and stored[0] == 0xFF:
+        digits = stored[1:].hex()
         parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
         return "-".join(parts)
-    return data.decode()
+    return stored.decode()
 
 
 # -- keys ------------------------------------------------------------------------------------
@@ -179,11 +179,11 @@ class KeyNames:
             user_id, session_id = (_untag(part) for part in match.groups()[:2])
         except UnicodeDecodeError:
             return None
-        found = Key(user_id, session_id)
+        session_key = Key(user_id, session_id)
         name = match[3].decode()
         # Only what these names are made to: another spelling is somebody else's key.
-        mine = self.session(found)
-        return (found, name) if key.decode() in (*mine.keys, *mine.staging) else None
+        mine = self.session(session_key)
+        return (session_key, name) if key.decode() in (*mine.keys, *mine.staging) else None
 
     def is_index(self, key: bytes) -> bool:
         """Whether a key is of the index of sessions."""
@@ -191,39 +191,39 @@ class KeyNames:
         return match is not None and int(match[1]) < SHARDS
 
 
-def _untag(data: bytes) -> str:
-    return re.sub("%(25|7B|7D|2F)", lambda m: _TAG_BACK[m[0]], data.decode())
+def _untag(tag: bytes) -> str:
+    return re.sub("%(25|7B|7D|2F)", lambda m: _TAG_BACK[m[0]], tag.decode())
 
 
-def parse_member(data: bytes) -> Key:
+def parse_member(member: bytes) -> Key:
     """The session that an entry of everybody's list names."""
-    user_id, _, session_id = data.partition(b"\x00")
+    user_id, _, session_id = member.partition(b"\x00")
     return Key(unescape(user_id), unescape(session_id))
 
 
 # -- rows ------------------------------------------------------------------------------------
 
 
-def parse_row(data: bytes) -> tuple[Position, bytes]:
+def parse_row(row: bytes) -> tuple[Position, bytes]:
     """A row of a session's log: its position, and its body. Never fails: see `read_row`."""
-    time, _, rest = data.partition(b" ")
-    size = rest[0] if rest else 0
-    stored = rest[1 : 1 + size]
+    time, _, id_and_body = row.partition(b" ")
+    size = id_and_body[0] if id_and_body else 0
+    stored = id_and_body[1 : 1 + size]
     try:
         position = Position(int(time), load_id(stored))
     except ValueError:
         position = Position(0, stored.decode(errors="replace"))
-    return position, rest[1 + size :]
+    return position, id_and_body[1 + size :]
 
 
-def read_row(key: Key, data: bytes) -> Message | CorruptRecordError:
+def read_row(key: Key, row: bytes) -> Message | CorruptRecordError:
     """The message that a row of a session's log holds."""
     try:
-        space = data.index(b" ")
-        stop = space + 2 + data[space + 1]
-        return decode_message(data[stop:], load_id(data[space + 2 : stop]), int(data[:space]))
+        space = row.index(b" ")
+        stop = space + 2 + row[space + 1]
+        return decode_message(row[stop:], load_id(row[space + 2 : stop]), int(row[:space]))
     except (ValueError, IndexError) as error:
-        return corrupt_message(key, parse_row(data)[0], error)
+        return corrupt_message(key, parse_row(row)[0], error)
 
 
 def split_rows(lengths: bytes, text: bytes) -> Iterator[bytes]:
@@ -234,30 +234,30 @@ def split_rows(lengths: bytes, text: bytes) -> Iterator[bytes]:
         start += length
 
 
-def unpack_rows(data: bytes) -> list[bytes]:
+def unpack_rows(packed: bytes) -> list[bytes]:
     """Rows that the server's ``cmsgpack`` packed into an array of texts; none where it is empty.
     The format is https://github.com/msgpack/msgpack/blob/master/spec.md."""
     rows: list[bytes] = []
-    if not data:
+    if not packed:
         return rows
-    width = {0xDC: 2, 0xDD: 4}.get(data[0], 0)
+    width = {0xDC: 2, 0xDD: 4}.get(packed[0], 0)
     at = 1 + width
-    count = int.from_bytes(data[1:at], "big") if width else data[0] & 0x0F
+    count = int.from_bytes(packed[1:at], "big") if width else packed[0] & 0x0F
     for _ in range(count):
-        kind = data[at]
+        kind = packed[at]
         if kind == 0xDA:  # the most frequent: 256 bytes to 64 KB
             start = at + 3
-            at = start + (data[at + 1] << 8 | data[at + 2])
+            at = start + (packed[at + 1] << 8 | packed[at + 2])
         elif kind == 0xD9:
             start = at + 2
-            at = start + data[at + 1]
+            at = start + packed[at + 1]
         elif kind == 0xDB:
             start = at + 5
-            at = start + int.from_bytes(data[at + 1 : start], "big")
+            at = start + int.from_bytes(packed[at + 1 : start], "big")
         else:
             start = at + 1
             at = start + (kind & 0x1F)
-        rows.append(data[start:at])
+        rows.append(packed[start:at])
     return rows
 
 
@@ -311,19 +311,19 @@ def state_of(head: Head) -> str:
 def read_head(key: Key, state: bytes, fields: Sequence[bytes]) -> Session | CorruptRecordError:
     """The session whose state and other fields travelled as these."""
     try:
-        found = State.parse(state)
+        parsed = State.parse(state)
         named = dict(zip(fields[::2], fields[1::2], strict=True)) if fields else {}
         return Session(
             user_id=key.user_id,
             session_id=key.session_id,
-            create_time=found.create_time,
-            update_time=found.update_time,
-            version=found.version,
-            message_count=found.message_count,
+            create_time=parsed.create_time,
+            update_time=parsed.update_time,
+            version=parsed.version,
+            message_count=parsed.message_count,
             title=_text(named.get(b"title")),
             summary=_text(named.get(b"summary")),
-            expires_at=found.expires_at,
-            ttl=found.ttl,
+            expires_at=parsed.expires_at,
+            ttl=parsed.ttl,
             metadata=dict(_metadata(named)) if named else {},
         )
     except ValueError as error:
@@ -343,21 +343,21 @@ def update_time_of(state: bytes) -> int:
     return int(parts[2]) if len(parts) > 2 and parts[2].isdigit() else 0
 
 
-def _text(data: bytes | None) -> str | None:
-    if data is None:
+def _text(encoded: bytes | None) -> str | None:
+    if encoded is None:
         return None
-    value = decode_value(data)
+    value = decode_value(encoded)
     if not isinstance(value, str):
         raise ValueError(f"a {type(value).__name__} where text was")
     return value
 
 
 def _metadata(fields: Mapping[bytes, bytes]) -> Iterator[tuple[str, Any]]:
-    for name, data in fields.items():
+    for name, encoded in fields.items():
         if name.startswith(b"meta:"):
-            yield name[5:].decode(), decode_value(data)
+            yield name[5:].decode(), decode_value(encoded)
         elif name.startswith(b"meta!"):
-            yield decode_value(name[5:]), decode_value(data)
+            yield decode_value(name[5:]), decode_value(encoded)
 
 
 def _field(key: str) -> bytes:

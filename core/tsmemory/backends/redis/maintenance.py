@@ -46,18 +46,18 @@ def erase_sessions(
             for s in session_keys
         ]
     )
-    rest: list[Call] = []
+    remaining: list[Call] = []
     count = messages = 0
     for session, (what, _, size) in zip(session_keys, replies, strict=True):
         if what == b"live":
             continue
         if server.is_cluster:
-            rest.append(place(session, "drop", ""))
+            remaining.append(place(session, "drop", ""))
         if what == b"erased":
             count += 1
             messages += size
-            rest.append(plain("UNLINK", session.keys[5]))
-    yield from server.calls(rest)
+            remaining.append(plain("UNLINK", session.keys[5]))
+    yield from server.calls(remaining)
     return Erased(count, messages)
 
 
@@ -156,8 +156,8 @@ def stats(server: RedisServer) -> Steps[Stats]:
             last = entries[-1]
             keys = [server.names.session(entry.key) for entry in entries]
             heads = yield from server.calls([scripted(scripts.HEAD, k.keys) for k in keys])
-            for entry, (what, _, *rest) in zip(entries, heads, strict=True):
-                head = read_session(entry.key, what, rest)
+            for entry, (what, _, *reply) in zip(entries, heads, strict=True):
+                head = read_session(entry.key, what, reply)
                 if isinstance(head, Session):
                     users.add(entry.key.user_id)
                     messages += head.message_count
@@ -220,23 +220,23 @@ def _verify_session(server: RedisServer, entry: Entry, sure: bool) -> Steps[list
     def report(what: str, message_id: str | None = None) -> None:
         problems.append(Problem(key.user_id, key.session_id, message_id, what))
 
-    what, _, *rest = yield from server.call(scripts.HEAD, keys)
-    head = read_session(key, what, rest)
+    what, _, *reply = yield from server.call(scripts.HEAD, keys)
+    head = read_session(key, what, reply)
     if isinstance(head, CorruptRecordError):
         report(head.reason)
     elif head is not None and sure and float(head.update_time) != entry.score:
         report(f"is listed at {entry.score:.0f}, but was updated at {head.update_time}")
     at = pins = 0
     while True:
-        what, _, *rest = yield from server.call(scripts.LOOK, keys, at, _ROWS, _BYTES)
+        what, _, *reply = yield from server.call(scripts.LOOK, keys, at, _ROWS, _BYTES)
         if what == b"lost" and head is None:
-            report(lost(key, rest[0]).reason)
-        if what != b"ok" or not rest[0]:
+            report(lost(key, reply[0]).reason)
+        if what != b"ok" or not reply[0]:
             return problems
-        at += len(rest[0])
-        for data, time, pin in zip(rest[0], rest[1][::2], rest[1][1::2], strict=True):
-            position, _ = parse_row(data)
-            message = read_row(key, data)
+        at += len(reply[0])
+        for row, time, pin in zip(reply[0], reply[1][::2], reply[1][1::2], strict=True):
+            position, _ = parse_row(row)
+            message = read_row(key, row)
             pins += bool(pin)
             if isinstance(message, CorruptRecordError):
                 report(message.reason, position.message_id)

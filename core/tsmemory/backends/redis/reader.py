@@ -162,6 +162,6 @@ def get_messages(server: RedisServer, key: Key, ids: Sequence[str]) -> Steps[lis
         server.heard(now)
         if what == b"lost":
             return [lost(key, reply[0])]
-        rows += (read_row(key, data) for data in split_rows(reply[2], reply[3]))
+        rows += (read_row(key, row) for row in split_rows(reply[2], reply[3]))
         at += reply[6]
     return rows

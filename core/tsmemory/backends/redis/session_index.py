@@ -201,8 +201,8 @@ def _read(
     rows: list[tuple[tuple[int, str, str], Listed]] = []
     repairs: list[Call] = []
     missing = 0
-    for entry, session, (what, _, *rest) in zip(entries, keys, heads, strict=True):
-        row = read_session(entry.key, what, rest)
+    for entry, session, (what, _, *reply) in zip(entries, keys, heads, strict=True):
+        row = read_session(entry.key, what, reply)
         sure = is_settled(server, entry, now)
         if row is None:
             missing += 1

@@ -183,8 +183,8 @@ class Wire(Wires):
             for group in groups:  # 1, 2
                 connections.append((group.node, self._take(group)))
                 connections[-1][1].connect()  # where it is not yet: a Sentinel is asked only here
-                data = b"".join([call.pack(whole=whole) for _, call in group.calls])
-                connections[-1][1].send_packed_command([data])
+                packed = b"".join([call.pack(whole=whole) for _, call in group.calls])
+                connections[-1][1].send_packed_command([packed])
             for group, (_, connection) in zip(groups, connections, strict=True):
                 for i, call in group.calls:
                     replies[i] = call.answer(_read(connection))  # 4
@@ -224,8 +224,8 @@ class Wire(Wires):
         connection = None
         try:
             connection = opener()
-            data = b"".join([one.pack(whole=True) for _, one in group.calls])
-            connection.send_packed_command([data])
+            packed = b"".join([one.pack(whole=True) for _, one in group.calls])
+            connection.send_packed_command([packed])
             reply = [one.answer(_read(connection)) for _, one in group.calls][1]
         finally:
             if connection is not None:

@@ -239,18 +239,18 @@ def _attempt(
         StaleError: another writer came between.
         LargeError: one script is too small for it.
     """
-    found: list[Snapped] = [] if snapped is None else [snapped]
+    snapshots: list[Snapped] = [] if snapped is None else [snapped]
 
     def load_it() -> Steps[Loaded]:
-        if not found:
-            found.append((yield from load_for(server, key, change, token)))
-        return loaded(key, change, found[0])
+        if not snapshots:
+            snapshots.append((yield from load_for(server, key, change, token)))
+        return loaded(key, change, snapshots[0])
 
     def apply(plan: Plan, encoded: Mapping[str, bytes]) -> Steps[None]:
-        yield from _apply(server, key, change, found[0], plan, encoded, token)
+        yield from _apply(server, key, change, snapshots[0], plan, encoded, token)
 
     outcome = yield from template.commit(
-        key, change, clock=lambda: found[0].now, load=load_it, apply=apply, bodies=bodies
+        key, change, clock=lambda: snapshots[0].now, load=load_it, apply=apply, bodies=bodies
     )
     yield from release(server, key, token)
     return outcome
@@ -385,11 +385,11 @@ def _rewritten(
 ) -> Steps[Outcome]:  # fmt: skip
     bodies = template.encode_bodies(change, MAX_BODY)
     times = {row.message_id: row.create_time for row in snapped.rows}
-    known = not (change.append or change.delete or change.delete_through) and all(
+    reads_nothing_new = not (change.append or change.delete or change.delete_through) and all(
         m.message_id in times for m in change.put
     )
     try:
-        if known:  # one round trip less: what it touches was just loaded
+        if reads_nothing_new:  # one round trip less: what it touches was just loaded
             snapped = snapped._replace(rows=[], times=[times[m.message_id] for m in change.put])
             return (yield from _attempt(server, key, change, bodies, token, snapped))
         return (yield from _attempt(server, key, change, bodies, token))

@@ -112,7 +112,7 @@ class SQLiteBackend(LocalBackend):
         Raises:
             InvalidInputError: no path, a host, or an unknown option.
         """
-        parts, found = split_url(
+        parts, options_read = split_url(
             url, {"durability": str, "timeout": float, "search": as_bool}, options
         )
         if parts.netloc or parts.fragment:
@@ -120,7 +120,7 @@ class SQLiteBackend(LocalBackend):
                 "a SQLite URL has three slashes and a path, as sqlite:///chat.db; write a # in the "
                 "path as %23"
             )
-        return cls(unquote(parts.path.removeprefix("/")), **found)
+        return cls(unquote(parts.path.removeprefix("/")), **options_read)
 
     def __repr__(self) -> str:
         return f"SQLiteBackend({self._file.path!r}, durability={self.durability!r})"
@@ -165,18 +165,18 @@ class SQLiteBackend(LocalBackend):
 
     def setup(self) -> Steps[None]:
         """Make what is missing, and index the messages of a file that had no index, in slices."""
-        left = (yield from self._read(search.pending)) or 0
-        while left:
-            _log.info("indexing for search: %d messages to go, at most", left)
-            left = yield Write(lambda db, _undo: search.backfill(db))
+        unindexed = (yield from self._read(search.pending)) or 0
+        while unindexed:
+            _log.info("indexing for search: %d messages to go, at most", unindexed)
+            unindexed = yield Write(lambda db, _undo: search.backfill(db))
 
     def search(self, query: SearchQuery) -> Steps[Candidates]:
         if type(query.after) not in (int, list, type(None)):
             raise InvalidInputError("cursor is not from this search")
-        found = None
+        result = None
         if type(query.after) is not list:  # that one is a scan's
-            found = yield from self._read(search.search, query, self.clock())
-        return found if found is not None else (yield from scan(self, query))
+            result = yield from self._read(search.search, query, self.clock())
+        return result if result is not None else (yield from scan(self, query))
 
     def get_session(self, key: Key) -> Steps[Session | CorruptRecordError | None]:
         return (yield from self._read(reader.get_session, key, self.clock()))

@@ -267,11 +267,11 @@ def messages_by_id(
     """Those of the ids that are there, in no particular order."""
     return [
         decode_row(key, *columns)
-        for some, marks in _chunks(ids)
+        for chunk, marks in _chunks(ids)
         for columns in db.execute(
             "SELECT create_time, message_id, body FROM messages "
             f"INDEXED BY messages_by_id WHERE session = ? AND message_id IN ({marks})",
-            (pk, *some),
+            (pk, *chunk),
         )
     ]
 
@@ -279,11 +279,11 @@ def messages_by_id(
 def _positions(db: Connection, pk: int, ids: Sequence[str]) -> dict[str, Position]:
     return {
         message_id: Position(create_time, message_id)
-        for some, marks in _chunks(ids)
+        for chunk, marks in _chunks(ids)
         for create_time, message_id in db.execute(
             "SELECT create_time, message_id FROM messages "
             f"INDEXED BY messages_by_id WHERE session = ? AND message_id IN ({marks})",
-            (pk, *some),
+            (pk, *chunk),
         )
     }
 
@@ -323,5 +323,5 @@ def delete_messages(db: Connection, condition: str, values: Sequence[Any]) -> in
 
 def _chunks(ids: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:
     for i in range(0, len(ids), _MAX_VARIABLES):
-        some = ids[i : i + _MAX_VARIABLES]
-        yield some, ",".join("?" * len(some))
+        chunk = ids[i : i + _MAX_VARIABLES]
+        yield chunk, ",".join("?" * len(chunk))

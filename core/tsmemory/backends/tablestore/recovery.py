@@ -251,7 +251,7 @@ class Recovery:
         assert record.intent is not None
         moved = {Position(new, mid) for _, new, mid in record.intent.move}
         assert isinstance(record.session, Session)
-        left = record.session.message_count - len(lost - moved)
+        message_count = record.session.message_count - len(lost - moved)
         instructions = record.instruction_positions
         if instructions is not None:
             instructions = tuple(p for p in instructions if p not in lost)
@@ -259,7 +259,9 @@ class Recovery:
             record,
             # What could be read under the old version is not what there is now.
             session=msgspec.structs.replace(
-                record.session, message_count=max(0, left), version=record.session.version + 1
+                record.session,
+                message_count=max(0, message_count),
+                version=record.session.version + 1,
             ),
             token=new_token(),
             sequence=record.sequence + 1,
@@ -321,8 +323,11 @@ class Recovery:
         absent = set(missing)
         first = next((position for position in appended if position in absent), None)
         if first is not None:
-            rest = appended[appended.index(first) :]
-            doomed = [*rest, *(position for position in doomed if position not in set(appended))]
+            unfinished = appended[appended.index(first) :]
+            doomed = [
+                *unfinished,
+                *(position for position in doomed if position not in set(appended)),
+            ]
         refused = yield BatchWrite(
             [
                 put(table, self.layout.message_key(key, *p), tombstone(), exists=False)

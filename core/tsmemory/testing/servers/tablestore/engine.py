@@ -119,11 +119,11 @@ class Engine:
         Raises:
             ServiceError: OTSObjectNotExist.
         """
-        found = self.table(table).search_indexes.get(index)
-        if found is None:
+        search_index = self.table(table).search_indexes.get(index)
+        if search_index is None:
             raise ServiceError("OTSObjectNotExist", f"index {index} does not exist")
         self.settle(due_only=True)
-        return found
+        return search_index
 
     # --- rows ---------------------------------------------------------------------------
 
@@ -331,9 +331,9 @@ class Engine:
                 perform(self, request)
             elif kind == "unlisted":
                 self.settle()
-                name, _, data = split_row_body(body)
+                name, _, encoded = split_row_body(body)
                 index = self._indexes[name]
-                index.rows.discard(index.ordered_key(decode_row(data).key))
+                index.rows.discard(index.ordered_key(decode_row(encoded).key))
             else:
                 self._load_row(kind, body)
         self.settle()
@@ -342,9 +342,9 @@ class Engine:
             journal.rewrite(self._snapshot())
 
     def _load_row(self, kind: str, body: bytes) -> None:
-        name, touched, data = split_row_body(body)
+        name, touched, encoded = split_row_body(body)
         table = self.tables[name]
-        change = decode_row(data)
+        change = decode_row(encoded)
         key = table.ordered_key(change.key)
         before = table.rows.get(key)
         if kind == "gone":

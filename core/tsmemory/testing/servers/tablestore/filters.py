@@ -45,13 +45,13 @@ class Filter:
         pagination: offset and limit over a row's columns, when that was asked for.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, encoded: bytes) -> None:
         self.passes: Predicate | None = None
         self.pagination: tuple[int, int] | None = None
         self._nodes = 0
-        if not data:
+        if not encoded:
             return
-        message = _parse(filter_pb.Filter(), data)
+        message = _parse(filter_pb.Filter(), encoded)
         if message.type == filter_pb.FT_COLUMN_PAGINATION:
             page = _parse(filter_pb.ColumnPaginationFilter(), message.filter)
             if page.limit <= 0 or page.offset < 0:
@@ -82,16 +82,16 @@ class Filter:
         raise invalid("A column pagination filter cannot be part of another filter.")
 
 
-def _parse(message: Any, data: bytes) -> Any:
+def _parse(message: Any, encoded: bytes) -> Any:
     try:
-        message.ParseFromString(data)
+        message.ParseFromString(encoded)
     except DecodeError:
         raise invalid("Invalid filter.") from None
     return message
 
 
-def _same_type(one: Value, other: Value) -> bool:
-    return type(one) is type(other)
+def _same_type(value: Value, other: Value) -> bool:
+    return type(value) is type(other)
 
 
 def _transform(rule: Any) -> Callable[[Value], Value | None]:
@@ -104,11 +104,11 @@ def _transform(rule: Any) -> Callable[[Value], Value | None]:
         raise invalid("Invalid cast type of value transfer rule.")
 
     def apply(value: Value) -> Value | None:
-        found = pattern.search(value) if isinstance(value, str) else None
-        if found is None:
+        match = pattern.search(value) if isinstance(value, str) else None
+        if match is None:
             return None
         try:
-            return cast(found.group(1) if pattern.groups else found.group())
+            return cast(match.group(1) if pattern.groups else match.group())
         except (TypeError, ValueError):
             return None
 
@@ -123,8 +123,8 @@ def _single(message: Any) -> Predicate:
         return lambda columns: bool(columns.get(name))
     if message.comparator == filter_pb.CT_NOT_EXIST:
         return lambda columns: not columns.get(name)
-    wanted = decode_variant(message.column_value)
-    if wanted is None:
+    expected = decode_variant(message.column_value)
+    if expected is None:
         raise invalid(f"The value of the filter on column: '{name}' is missing.")
     compare = _COMPARE[message.comparator]
     unequal = message.comparator == filter_pb.CT_NOT_EQUAL
@@ -140,8 +140,8 @@ def _single(message: Any) -> Predicate:
                 value = rule(value)
             if value is None:
                 matched = False
-            elif _same_type(value, wanted):
-                matched = compare(value, wanted)
+            elif _same_type(value, expected):
+                matched = compare(value, expected)
             else:
                 matched = unequal
             if matched:

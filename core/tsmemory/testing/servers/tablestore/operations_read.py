@@ -62,10 +62,10 @@ def batch_get_row(engine: Engine, body: bytes, usage: Usage) -> bytes:
         raise invalid(f"Rows count exceeds the upper limit: {limits.BATCH_GET_ROWS}.")
     failing = usage.partial.choose(count) if usage.partial else frozenset()
     response = pb.BatchGetRowResponse()
-    place = 0
+    index = 0
     for part in request.tables:
         usage.tables.append(part.table_name)
-        answers = response.tables.add(table_name=part.table_name)
+        table_response = response.tables.add(table_name=part.table_name)
         check_name(part.table_name, "table")
         refused: ServiceError | None = None
         try:
@@ -74,19 +74,19 @@ def batch_get_row(engine: Engine, body: bytes, usage: Usage) -> bytes:
             refused = error
         else:
             spec = ReadSpec(part, view, engine.options, engine.now())
-        for data in part.primary_key:
-            answer = answers.rows.add(is_ok=True)
+        for encoded_key in part.primary_key:
+            row_response = table_response.rows.add(is_ok=True)
             try:
                 if refused is not None:
                     raise refused
-                if place in failing:
+                if index in failing:
                     raise injected(usage)
-                row = view.rows.get(view.ordered_key(decode_row(data).key))
-                size = _read_one(row, spec, answer, usage)
-                consumed(answer.consumed, read=units(size))
+                row = view.rows.get(view.ordered_key(decode_row(encoded_key).key))
+                size = _read_one(row, spec, row_response, usage)
+                consumed(row_response.consumed, read=units(size))
             except ServiceError as error:
-                fail(answer, error)
-            place += 1
+                fail(row_response, error)
+            index += 1
     return bytes(response.SerializeToString())
 
 
@@ -107,12 +107,12 @@ def get_range(engine: Engine, body: bytes, usage: Usage) -> bytes:
         raise invalid("Begin key must less than end key in FORWARD")
     limit = request.limit if request.HasField("limit") else limits.RANGE_ROWS
     by_read = engine.options.range_limit_counts == "read"
-    found: list[bytes] = []
+    encoded_rows: list[bytes] = []
     read = size = 0
     following: Row | None = None
     for row in view.rows.walk(start, end, backward):
         if (
-            (read if by_read else len(found)) >= limit
+            (read if by_read else len(encoded_rows)) >= limit
             or read >= limits.RANGE_ROWS
             or size >= limits.RANGE_BYTES
         ):
@@ -126,10 +126,10 @@ def get_range(engine: Engine, body: bytes, usage: Usage) -> bytes:
         read += 1
         size += row_size
         if cells is not None:
-            found.append(row.encoded(cells))
+            encoded_rows.append(row.encoded(cells))
     usage.rows_read += read
-    usage.rows_returned += len(found)
-    response = pb.GetRangeResponse(rows=encode_rows(found))
+    usage.rows_returned += len(encoded_rows)
+    response = pb.GetRangeResponse(rows=encode_rows(encoded_rows))
     if following is not None:
         response.next_start_primary_key = encode_rows([following.encoded(())])
     consumed(response.consumed, read=units(size))

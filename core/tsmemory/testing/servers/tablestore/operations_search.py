@@ -199,21 +199,21 @@ def _sorters(sort: Any, index: SearchIndex) -> list[_Sorter]:
     return sorters
 
 
-def _compare(one: list[Any], other: list[Any], sorters: list[_Sorter]) -> int:
-    for left, right, (_, descending, _) in zip(one, other, sorters, strict=True):
-        if left == right:
+def _compare(left_keys: list[Any], right_keys: list[Any], sorters: list[_Sorter]) -> int:
+    for left_key, right_key, (_, descending, _) in zip(left_keys, right_keys, sorters, strict=True):
+        if left_key == right_key:
             continue
-        if left is None:  # a document without the field comes last, either way
+        if left_key is None:  # a document without the field comes last, either way
             return 1
-        if right is None:
+        if right_key is None:
             return -1
-        return (-1 if left < right else 1) * (-1 if descending else 1)
+        return (-1 if left_key < right_key else 1) * (-1 if descending else 1)
     return 0
 
 
 def _in_order(sorters: list[_Sorter]) -> Callable[[_Hit], Any]:
-    def compare(one: _Hit, other: _Hit) -> int:
-        return _compare(one[2], other[2], sorters)
+    def compare(first: _Hit, second: _Hit) -> int:
+        return _compare(first[2], second[2], sorters)
 
     return cmp_to_key(compare)
 

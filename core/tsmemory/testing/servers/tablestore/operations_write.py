@@ -25,9 +25,9 @@ from .usage import Usage
 class _Write:
     """One decoded row change, checked as far as the table does not matter."""
 
-    def __init__(self, kind: int, data: bytes, condition: Any, returns: Any) -> None:
+    def __init__(self, kind: int, encoded_row: bytes, condition: Any, returns: Any) -> None:
         self.kind = kind
-        self.change: RowChange = decode_row(data)
+        self.change: RowChange = decode_row(encoded_row)
         self.size = check_row_change(self.change, put=kind == pb.PUT)
         self.existence = condition.row_existence
         self.filter = Filter(condition.column_condition)
@@ -103,13 +103,13 @@ class _Write:
 
 
 def _single_write(
-    engine: Engine, kind: int, table_name: str, data: bytes, request: Any, response: Any,
+    engine: Engine, kind: int, table_name: str, encoded_row: bytes, request: Any, response: Any,
     usage: Usage,
 ) -> bytes:  # fmt: skip
     usage.tables.append(table_name)
     check_name(table_name, "table")
     returns = request.return_content if request.HasField("return_content") else None
-    write = _Write(kind, data, request.condition, returns)
+    write = _Write(kind, encoded_row, request.condition, returns)
     if write.size > limits.ROW_CHANGE_BYTES:
         raise invalid(
             f"The total data size of the row exceeds the limit, limit size: "
@@ -169,30 +169,30 @@ def batch_write_row(engine: Engine, body: bytes, usage: Usage) -> bytes:
     writes = _batch(engine, request)
     failing = usage.partial.choose(sum(map(len, writes))) if usage.partial else frozenset()
     response = pb.BatchWriteRowResponse()
-    place = 0
+    index = 0
     for part, part_writes in zip(request.tables, writes, strict=True):
         usage.tables.append(part.table_name)
-        answers = response.tables.add(table_name=part.table_name)
+        table_response = response.tables.add(table_name=part.table_name)
         refused: ServiceError | None = None
         try:
             table = engine.writable(part.table_name)
         except ServiceError as error:
             refused = error
         for write in part_writes:
-            answer = answers.rows.add(is_ok=True)
+            row_response = table_response.rows.add(is_ok=True)
             try:
                 if refused is not None:
                     raise refused
-                if place in failing:
+                if index in failing:
                     raise injected(usage)
                 row = write.apply(engine, table)
                 if row:
-                    answer.row = row
+                    row_response.row = row
                 usage.rows_written += 1
-                consumed(answer.consumed, read=write.read_units, write=units(write.size))
+                consumed(row_response.consumed, read=write.read_units, write=units(write.size))
             except ServiceError as error:
-                fail(answer, error)
-            place += 1
+                fail(row_response, error)
+            index += 1
     return bytes(response.SerializeToString())
 
 

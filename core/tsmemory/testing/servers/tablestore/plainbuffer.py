@@ -81,28 +81,28 @@ def _crc8_table() -> list[int]:
 _CRC8 = _crc8_table()
 
 
-def crc8(data: bytes) -> int:
+def crc8(encoded: bytes) -> int:
     """The CRC-8 (polynomial 0x07, start 0) of ``data``.
 
     x has order 127 modulo the polynomial, so the blocks of 127 bytes can be added together before
     the table is walked: megabytes cost big-integer additions instead of a step a byte.
     """
-    blocks, rest = divmod(len(data), 127)
+    blocks, remainder = divmod(len(encoded), 127)
     if blocks > 1:
-        if rest:
-            data = bytes(127 - rest) + data
+        if remainder:
+            encoded = bytes(127 - remainder) + encoded
             blocks += 1
         while blocks > 1:
             if blocks & 1:
-                data = bytes(127) + data
+                encoded = bytes(127) + encoded
                 blocks += 1
             blocks //= 2
             half = blocks * 127
-            folded = int.from_bytes(data[:half], "big") ^ int.from_bytes(data[half:], "big")
-            data = folded.to_bytes(half, "big")
+            folded = int.from_bytes(encoded[:half], "big") ^ int.from_bytes(encoded[half:], "big")
+            encoded = folded.to_bytes(half, "big")
     crc = 0
     table = _CRC8
-    for byte in data:
+    for byte in encoded:
         crc = table[crc ^ byte]
     return crc
 
@@ -185,8 +185,8 @@ class _Reader:
 
     __slots__ = ("data", "pos")
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+    def __init__(self, encoded: bytes) -> None:
+        self.data = encoded
         self.pos = 0
 
     def byte(self) -> int:
@@ -208,9 +208,9 @@ class _Reader:
         return self.data[pos:end]
 
     def expect(self, tag: int) -> None:
-        found = self.byte()
-        if found != tag:
-            raise invalid(f"Invalid PlainBuffer: expected tag {tag}, found {found}.")
+        tag_read = self.byte()
+        if tag_read != tag:
+            raise invalid(f"Invalid PlainBuffer: expected tag {tag}, found {tag_read}.")
 
     def size(self) -> int:
         return int(_INT32.unpack(self.take(4))[0])
@@ -222,16 +222,16 @@ class _Reader:
             raise invalid("The value of STRING type is not encoded in UTF-8.") from None
 
     def variant(self) -> KeyValue | Value | None:
-        data = self.data
+        encoded = self.data
         pos = self.pos + 1
         kind = self.byte()
         if kind in (VT_STRING, VT_BLOB):
             start = pos + 4
             end = start + self.size()
-            if not start <= end <= len(data):
+            if not start <= end <= len(encoded):
                 raise invalid("Invalid PlainBuffer: unexpected end.")
             self.pos = end
-            raw = data[start:end]
+            raw = encoded[start:end]
             return self.text(raw) if kind == VT_STRING else raw
         if kind == VT_INTEGER:
             return int(_INT64.unpack(self.take(8))[0])
@@ -248,40 +248,40 @@ class _Reader:
 
     def cell(self) -> tuple[CellChange, KeyValue | Value | None, int]:
         # Written out flat: a batch has thousands of cells, and this is most of the server's work.
-        data = self.data
+        encoded = self.data
         pos = self.pos
         try:
-            if data[pos] != _TAG_CELL or data[pos + 1] != _TAG_NAME:
+            if encoded[pos] != _TAG_CELL or encoded[pos + 1] != _TAG_NAME:
                 raise invalid("Invalid PlainBuffer: a cell with its name is expected.")
             start = pos + 6
-            pos = start + _INT32.unpack_from(data, pos + 2)[0]
+            pos = start + _INT32.unpack_from(encoded, pos + 2)[0]
             if pos < start:
                 raise invalid("Invalid PlainBuffer: negative size.")
-            checked = raw_name = data[start:pos]
-            tag = data[pos]
+            checked = raw_name = encoded[start:pos]
+            tag = encoded[pos]
             value: KeyValue | Value | None = None
             if tag == _TAG_VALUE:
                 start = pos + 5
                 self.pos = start
                 value = self.variant()
-                if self.pos - start != _INT32.unpack_from(data, pos + 1)[0]:
+                if self.pos - start != _INT32.unpack_from(encoded, pos + 1)[0]:
                     raise invalid("Invalid PlainBuffer: wrong size of value.")
                 pos = self.pos
-                checked += data[start:pos]
-                tag = data[pos]
+                checked += encoded[start:pos]
+                tag = encoded[pos]
             op = timestamp = None
             if tag == _TAG_TYPE:
-                op = data[pos + 1]
+                op = encoded[pos + 1]
                 pos += 2
-                tag = data[pos]
+                tag = encoded[pos]
             if tag == _TAG_TIMESTAMP:
-                timestamp = _INT64.unpack_from(data, pos + 1)[0]
-                checked += data[pos + 1 : pos + 9]
+                timestamp = _INT64.unpack_from(encoded, pos + 1)[0]
+                checked += encoded[pos + 1 : pos + 9]
                 pos += 9
-                tag = data[pos]
+                tag = encoded[pos]
             if op is not None:
                 checked += bytes((op,))
-            crc = data[pos + 1]
+            crc = encoded[pos + 1]
         except (IndexError, struct.error):
             raise invalid("Invalid PlainBuffer: unexpected end.") from None
         if tag != _TAG_CELL_CRC or crc != crc8(checked):
@@ -319,40 +319,40 @@ class _Reader:
         return RowChange(key, cells, deleted)
 
 
-def decode_rows(data: bytes) -> list[RowChange]:
+def decode_rows(encoded: bytes) -> list[RowChange]:
     """Every row of a buffer.
 
     Raises:
         ServiceError: OTSParameterInvalid, when the buffer is malformed or a checksum is wrong.
     """
-    reader = _Reader(data)
+    reader = _Reader(encoded)
     if reader.take(4) != _HEADER:
         raise invalid("Invalid PlainBuffer: wrong header.")
     rows = []
-    while reader.pos < len(data):
+    while reader.pos < len(encoded):
         rows.append(reader.row())
     return rows
 
 
-def decode_row(data: bytes) -> RowChange:
+def decode_row(encoded: bytes) -> RowChange:
     """The one row of a buffer.
 
     Raises:
         ServiceError: OTSParameterInvalid, as `decode_rows`, and when there is not exactly one row.
     """
-    rows = decode_rows(data)
+    rows = decode_rows(encoded)
     if len(rows) != 1:
         raise invalid("Invalid PlainBuffer: exactly one row is expected.")
     return rows[0]
 
 
-def decode_variant(data: bytes) -> Value | None:
+def decode_variant(encoded: bytes) -> Value | None:
     """A bare value, as filters and search queries carry it.
 
     Raises:
         ServiceError: OTSParameterInvalid, when it is malformed.
     """
-    value = _Reader(data).variant()
+    value = _Reader(encoded).variant()
     if isinstance(value, Mark):
         raise invalid("Invalid value.")
     return value

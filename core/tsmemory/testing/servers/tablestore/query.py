@@ -22,14 +22,14 @@ Fields = Mapping[str, FieldValues]
 Matcher = Callable[[Fields], float | None]
 
 
-def parse(message: Any, data: bytes) -> Any:
+def parse(message: Any, encoded: bytes) -> Any:
     """Decode a part of a search request.
 
     Raises:
         ServiceError: OTSParameterInvalid, when it is not that message.
     """
     try:
-        message.ParseFromString(data)
+        message.ParseFromString(encoded)
     except DecodeError:
         raise invalid("Invalid search query.") from None
     return message
@@ -51,13 +51,13 @@ def compile_query(message: Any, index: SearchIndex) -> Matcher:
 
 def _values(fields: Fields, name: str) -> FieldValues:
     """The values of a field; through ``path.name``, those of every nested document."""
-    found = fields.get(name)
-    if found is not None:
-        return found
-    head, _, rest = name.partition(".")
-    if not rest:
+    values = fields.get(name)
+    if values is not None:
+        return values
+    head, _, nested_name = name.partition(".")
+    if not nested_name:
         return []
-    return [value for part in fields.get(head, ()) for value in _values(part, rest)]
+    return [value for part in fields.get(head, ()) for value in _values(part, nested_name)]
 
 
 def _indexed(index: SearchIndex, name: str) -> Field:
@@ -71,7 +71,7 @@ def _weight(query: Any) -> float:
     return query.weight if query.HasField("weight") else 1.0
 
 
-def _match_all(data: bytes, index: SearchIndex) -> Matcher:
+def _match_all(encoded: bytes, index: SearchIndex) -> Matcher:
     return lambda fields: 1.0
 
 
@@ -79,13 +79,13 @@ def _any_value(name: str, test: Callable[[Any], bool], weight: float = 1.0) -> M
     return lambda fields: weight if any(map(test, _values(fields, name))) else None
 
 
-def _term(data: bytes, index: SearchIndex) -> Matcher:
-    query = parse(search_pb.TermQuery(), data)
+def _term(encoded: bytes, index: SearchIndex) -> Matcher:
+    query = parse(search_pb.TermQuery(), encoded)
     return _terms_matcher(query.field_name, [query.term], _weight(query), index)
 
 
-def _terms(data: bytes, index: SearchIndex) -> Matcher:
-    query = parse(search_pb.TermsQuery(), data)
+def _terms(encoded: bytes, index: SearchIndex) -> Matcher:
+    query = parse(search_pb.TermsQuery(), encoded)
     if not query.terms or len(query.terms) > limits.SEARCH_TERMS:
         raise invalid(f"The number of terms must be in range: [1, {limits.SEARCH_TERMS}].")
     return _terms_matcher(query.field_name, query.terms, _weight(query), index)
@@ -95,15 +95,15 @@ def _terms_matcher(name: str, terms: Any, weight: float, index: SearchIndex) -> 
     field = _indexed(index, name)
     if field.kind in (search_pb.VECTOR, search_pb.NESTED, search_pb.GEO_POINT):
         raise invalid(f"field [{name}] does not support term query")
-    wanted = {field.query_value(decode_variant(term)) for term in terms}
+    accepted = {field.query_value(decode_variant(term)) for term in terms}
     analyze = field.analyze
     if analyze is not None:
-        return _any_value(name, lambda text: not wanted.isdisjoint(analyze(text)), weight)
-    return _any_value(name, lambda value: value in wanted, weight)
+        return _any_value(name, lambda text: not accepted.isdisjoint(analyze(text)), weight)
+    return _any_value(name, lambda value: value in accepted, weight)
 
 
-def _range(data: bytes, index: SearchIndex) -> Matcher:
-    query = parse(search_pb.RangeQuery(), data)
+def _range(encoded: bytes, index: SearchIndex) -> Matcher:
+    query = parse(search_pb.RangeQuery(), encoded)
     field = _indexed(index, query.field_name)
     if field.kind in (search_pb.TEXT, search_pb.NESTED, search_pb.BOOLEAN):
         raise invalid(f"field [{query.field_name}] does not support range query")
@@ -122,15 +122,15 @@ def _range(data: bytes, index: SearchIndex) -> Matcher:
     return _any_value(query.field_name, inside)
 
 
-def _prefix(data: bytes, index: SearchIndex) -> Matcher:
-    query = parse(search_pb.PrefixQuery(), data)
+def _prefix(encoded: bytes, index: SearchIndex) -> Matcher:
+    query = parse(search_pb.PrefixQuery(), encoded)
     if len(query.prefix.encode()) > limits.SEARCH_PREFIX_BYTES:
         raise invalid(f"The length of the prefix exceeds: {limits.SEARCH_PREFIX_BYTES}.")
     return _pattern(query, index, lambda text: text.startswith(query.prefix))
 
 
-def _wildcard(data: bytes, index: SearchIndex) -> Matcher:
-    query = parse(search_pb.WildcardQuery(), data)
+def _wildcard(encoded: bytes, index: SearchIndex) -> Matcher:
+    query = parse(search_pb.WildcardQuery(), encoded)
     if len(query.value) > limits.SEARCH_WILDCARD_CHARS:
         raise invalid(f"The length of the wildcard exceeds: {limits.SEARCH_WILDCARD_CHARS}.")
     # Only * and ? are special; fnmatch also reads [sets].
@@ -150,8 +150,8 @@ def _pattern(query: Any, index: SearchIndex, test: Callable[[str], bool]) -> Mat
     return _any_value(query.field_name, test, _weight(query))
 
 
-def _exists(data: bytes, index: SearchIndex) -> Matcher:
-    name = parse(search_pb.ExistsQuery(), data).field_name
+def _exists(encoded: bytes, index: SearchIndex) -> Matcher:
+    name = parse(search_pb.ExistsQuery(), encoded).field_name
     index.field(name)
     return lambda fields: 1.0 if _values(fields, name) else None
 
@@ -165,20 +165,20 @@ def _least(query: Any, count: int, default: int) -> int:
     else:
         return default
     try:
-        wanted = int(int(text[:-1]) * count / 100) if text.endswith("%") else int(text)
+        minimum = int(int(text[:-1]) * count / 100) if text.endswith("%") else int(text)
     except ValueError:
         raise invalid(f"Invalid minimum should match: '{text}'.") from None
-    return wanted if wanted >= 0 else count + wanted
+    return minimum if minimum >= 0 else count + minimum
 
 
-def _match(data: bytes, index: SearchIndex) -> Matcher:
-    query = parse(search_pb.MatchQuery(), data)
+def _match(encoded: bytes, index: SearchIndex) -> Matcher:
+    query = parse(search_pb.MatchQuery(), encoded)
     field = _indexed(index, query.field_name)
     analyze = field.analyze
     weight = _weight(query)
     if analyze is None:
-        wanted = field.query_value(query.text)
-        return _any_value(query.field_name, lambda value: value == wanted, weight)
+        expected = field.query_value(query.text)
+        return _any_value(query.field_name, lambda value: value == expected, weight)
     words = list(dict.fromkeys(analyze(query.text)))
     least = max(1, _least(query, len(words), 1))
     if query.operator == search_pb.AND:
@@ -187,8 +187,8 @@ def _match(data: bytes, index: SearchIndex) -> Matcher:
     def matcher(fields: Fields) -> float | None:
         best: float | None = None
         for text in _values(fields, query.field_name):
-            found = analyze(text)
-            counts = [count for word in words if (count := found.count(word))]
+            tokens = analyze(text)
+            counts = [count for word in words if (count := tokens.count(word))]
             if counts and len(counts) >= least:
                 score = weight * sum(count / (count + 1.2) for count in counts)
                 best = score if best is None else max(best, score)
@@ -197,38 +197,38 @@ def _match(data: bytes, index: SearchIndex) -> Matcher:
     return matcher
 
 
-def _match_phrase(data: bytes, index: SearchIndex) -> Matcher:
-    query = parse(search_pb.MatchPhraseQuery(), data)
+def _match_phrase(encoded: bytes, index: SearchIndex) -> Matcher:
+    query = parse(search_pb.MatchPhraseQuery(), encoded)
     field = _indexed(index, query.field_name)
     analyze = field.analyze
     weight = _weight(query)
     if analyze is None:
-        wanted = field.query_value(query.text)
-        return _any_value(query.field_name, lambda value: value == wanted, weight)
+        expected = field.query_value(query.text)
+        return _any_value(query.field_name, lambda value: value == expected, weight)
     words = analyze(query.text)
     # A gap of up to `slop` words is allowed before each next word.
     reach = 1 + query.slop
 
-    def follows(found: list[str], place: int, rest: list[str]) -> bool:
-        if not rest:
+    def follows(tokens: list[str], position: int, remaining: list[str]) -> bool:
+        if not remaining:
             return True
         return any(
-            found[step] == rest[0] and follows(found, step, rest[1:])
-            for step in range(place + 1, min(place + 1 + reach, len(found)))
+            tokens[step] == remaining[0] and follows(tokens, step, remaining[1:])
+            for step in range(position + 1, min(position + 1 + reach, len(tokens)))
         )
 
     def inside(text: str) -> bool:
-        found = analyze(text)
+        tokens = analyze(text)
         return bool(words) and any(
-            word == words[0] and follows(found, place, words[1:])
-            for place, word in enumerate(found)
+            word == words[0] and follows(tokens, position, words[1:])
+            for position, word in enumerate(tokens)
         )
 
     return _any_value(query.field_name, inside, weight)
 
 
-def _bool(data: bytes, index: SearchIndex) -> Matcher:
-    query = parse(search_pb.BoolQuery(), data)
+def _bool(encoded: bytes, index: SearchIndex) -> Matcher:
+    query = parse(search_pb.BoolQuery(), encoded)
     must = [compile_query(part, index) for part in query.must_queries]
     must_not = [compile_query(part, index) for part in query.must_not_queries]
     filters = [compile_query(part, index) for part in query.filter_queries]
@@ -239,15 +239,15 @@ def _bool(data: bytes, index: SearchIndex) -> Matcher:
     def matcher(fields: Fields) -> float | None:
         score = 0.0
         for part in must:
-            found = part(fields)
-            if found is None:
+            part_score = part(fields)
+            if part_score is None:
                 return None
-            score += found
+            score += part_score
         if any(part(fields) is None for part in filters):
             return None
         if any(part(fields) is not None for part in must_not):
             return None
-        scores = [found for part in should if (found := part(fields)) is not None]
+        scores = [part_score for part in should if (part_score := part(fields)) is not None]
         if len(scores) < least:
             return None
         return weight * (score + sum(scores))
@@ -255,8 +255,8 @@ def _bool(data: bytes, index: SearchIndex) -> Matcher:
     return matcher
 
 
-def _nested(data: bytes, index: SearchIndex) -> Matcher:
-    query = parse(search_pb.NestedQuery(), data)
+def _nested(encoded: bytes, index: SearchIndex) -> Matcher:
+    query = parse(search_pb.NestedQuery(), encoded)
     path = query.path
     if index.field(path).kind != search_pb.NESTED:
         raise invalid(f"field [{path}] is not NESTED")
@@ -267,9 +267,9 @@ def _nested(data: bytes, index: SearchIndex) -> Matcher:
     def matcher(fields: Fields) -> float | None:
         # Each nested document is asked alone, under the name the inner query uses.
         scores = [
-            found
+            part_score
             for part in _values(fields, path)
-            if (found := inner({f"{path}.{name}": part[name] for name in part})) is not None
+            if (part_score := inner({f"{path}.{name}": part[name] for name in part})) is not None
         ]
         if not scores:
             return None
@@ -284,14 +284,14 @@ def _nested(data: bytes, index: SearchIndex) -> Matcher:
     return matcher
 
 
-def _const_score(data: bytes, index: SearchIndex) -> Matcher:
-    inner = compile_query(parse(search_pb.ConstScoreQuery(), data).filter, index)
+def _const_score(encoded: bytes, index: SearchIndex) -> Matcher:
+    inner = compile_query(parse(search_pb.ConstScoreQuery(), encoded).filter, index)
     return lambda fields: None if inner(fields) is None else 1.0
 
 
-def _knn(data: bytes, index: SearchIndex) -> Matcher:
+def _knn(encoded: bytes, index: SearchIndex) -> Matcher:
     """Exact search by cosine; ``top_k`` is applied over all documents that pass the filter."""
-    query = parse(search_pb.KnnVectorQuery(), data)
+    query = parse(search_pb.KnnVectorQuery(), encoded)
     field = index.field(query.field_name)
     vector = list(query.float32_query_vector)
     if field.kind != search_pb.VECTOR or len(vector) != field.dimension:
@@ -304,16 +304,20 @@ def _knn(data: bytes, index: SearchIndex) -> Matcher:
         values = fields.get(query.field_name)
         if not values or (passes is not None and passes(fields) is None):
             return None
-        found = cosine(vector, values[0])
-        return found if found >= least else None
+        similarity = cosine(vector, values[0])
+        return similarity if similarity >= least else None
 
-    ranked = [found for one in index.documents.values() if (found := score(one.fields)) is not None]
+    ranked = [
+        similarity
+        for document in index.documents.values()
+        if (similarity := score(document.fields)) is not None
+    ]
     ranked.sort(reverse=True)
     bar = ranked[query.top_k - 1] if 0 < query.top_k <= len(ranked) else 0.0
 
     def matcher(fields: Fields) -> float | None:
-        found = score(fields)
-        return weight * found if found is not None and found >= bar else None
+        similarity = score(fields)
+        return weight * similarity if similarity is not None and similarity >= bar else None
 
     return matcher
 

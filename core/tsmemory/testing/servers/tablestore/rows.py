@@ -124,10 +124,10 @@ class Row:
         columns: Columns = {}
         whole = True
         for name, versions in self.columns.items():
-            kept = tuple(cell for cell in versions if cell.timestamp >= cutoff)
-            whole = whole and len(kept) == len(versions)
-            if kept:
-                columns[name] = kept
+            live_cells = tuple(cell for cell in versions if cell.timestamp >= cutoff)
+            whole = whole and len(live_cells) == len(versions)
+            if live_cells:
+                columns[name] = live_cells
         if whole:
             return self
         return Row(self.key, self.primary_key, columns, self.touched) if columns else None
@@ -137,10 +137,10 @@ def _merged(versions: tuple[Cell, ...], cell: Cell, max_versions: int) -> tuple[
     if not versions or max_versions == 1:
         older = versions and versions[0].timestamp > cell.timestamp
         return versions if older else (cell,)
-    kept = [other for other in versions if other.timestamp != cell.timestamp]
-    kept.append(cell)
-    kept.sort(key=lambda one: -one.timestamp)
-    return tuple(kept[:max_versions])
+    merged = [other for other in versions if other.timestamp != cell.timestamp]
+    merged.append(cell)
+    merged.sort(key=lambda one: -one.timestamp)
+    return tuple(merged[:max_versions])
 
 
 def put_columns(cells: list[CellChange], now: int, max_versions: int) -> Columns:
@@ -173,9 +173,9 @@ def update_columns(
         if change.op == OP_DELETE_ONE:
             if change.timestamp is None:
                 raise invalid(f"The version to delete of column: '{name}' is missing.")
-            kept = tuple(c for c in columns.get(name, ()) if c.timestamp != change.timestamp)
-            if kept:
-                columns[name] = kept
+            remaining = tuple(c for c in columns.get(name, ()) if c.timestamp != change.timestamp)
+            if remaining:
+                columns[name] = remaining
             else:
                 columns.pop(name, None)
             continue

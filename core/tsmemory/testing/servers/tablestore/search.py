@@ -261,7 +261,7 @@ class SearchIndex:
         schema.CopyFrom(self.request.schema)
         for message in schema.field_schemas:
             _fill_defaults(message)
-        has_nested = any(one.kind == search_pb.NESTED for one in self.fields.values())
+        has_nested = any(field.kind == search_pb.NESTED for field in self.fields.values())
         if not schema.HasField("index_sort"):
             schema.index_sort.SetInParent()
             if not has_nested:
@@ -279,15 +279,15 @@ class SearchIndex:
     def _document(self, row: Row) -> dict[str, FieldValues]:
         keys = dict(row.primary_key)
         fields: dict[str, FieldValues] = {}
-        for name, one in self.fields.items():
+        for name, definition in self.fields.items():
             values: FieldValues = []
-            for source in one.sources or (name,):
+            for source in definition.sources or (name,):
                 raw: Any = keys.get(source)
                 if raw is None:
                     cell = row.newest(source)
                     raw = cell.value if cell is not None else None
                 if raw is not None:
-                    values += one.values(raw)
+                    values += definition.values(raw)
             if values:
                 fields[name] = values
         return fields
@@ -299,19 +299,19 @@ class SearchIndex:
             ServiceError: OTSParameterInvalid, when the index has no such field.
         """
         fields = self.fields
-        found: Field | None = None
-        rest = name
-        while rest:
-            if rest in fields:
-                found = fields[rest]
+        match: Field | None = None
+        path = name
+        while path:
+            if path in fields:
+                match = fields[path]
                 break
-            head, _, rest = rest.partition(".")
+            head, _, path = path.partition(".")
             if head not in fields:
                 break
             fields = fields[head].nested
-        if found is None:
+        if match is None:
             raise invalid(f"field [{name}] does not exist in the index schema")
-        return found
+        return match
 
 
 def _fill_defaults(message: Any) -> None:
@@ -325,8 +325,8 @@ def _fill_defaults(message: Any) -> None:
         _fill_defaults(sub)
 
 
-def cosine(one: list[float], other: list[float]) -> float:
+def cosine(vector: list[float], other: list[float]) -> float:
     """The similarity of two vectors, from 0 to 1."""
-    dot = sum(a * b for a, b in zip(one, other, strict=True))
-    norm = math.sqrt(sum(a * a for a in one)) * math.sqrt(sum(b * b for b in other))
+    dot = sum(a * b for a, b in zip(vector, other, strict=True))
+    norm = math.sqrt(sum(a * a for a in vector)) * math.sqrt(sum(b * b for b in other))
     return (1 + dot / norm) / 2 if norm else 0.0

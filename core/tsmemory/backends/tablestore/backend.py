@@ -38,8 +38,10 @@ from tsmemory.engine.records import (
     Read,
     SessionQuery,
 )
+from tsmemory.engine.scan import scan
+from tsmemory.engine.search import Candidates, SearchQuery
 from tsmemory.engine.steps import Steps
-from tsmemory.engine.urls import split_url
+from tsmemory.engine.urls import as_bool, split_url
 from tsmemory.errors import CorruptRecordError, InvalidInputError
 from tsmemory.model import Erased, Message, Problem, Session, Stats
 
@@ -62,6 +64,8 @@ class TablestoreBackend(TablestoreClients):
         layout: ``"isolated"``, or ``"agent-memory"`` for the tables of others.
         session_table, session_index, message_table, message_index: names.
         session_metadata: see `Layout`.
+        search: keep a search index over the messages, which `setup` creates; the isolated layout
+            only. Every writer of the tables has to say so.
         time_to_live: seconds, a day or more: of the tables, which then drop each row that long
             after it was written, whatever its session does; the isolated layout only.
         clock: µs since the epoch.
@@ -82,6 +86,7 @@ class TablestoreBackend(TablestoreClients):
         message_table: str = "message",
         message_index: str = "message_secondary_index",
         session_metadata: Mapping[str, str] | None = None,
+        search: bool = False,
         time_to_live: int | None = None,
         clock: Callable[[], int] = now_us,
         **connection: Any,
@@ -89,9 +94,14 @@ class TablestoreBackend(TablestoreClients):
         super().__init__(endpoint, **connection)
         self.layout = Layout(
             layout, session_table, session_index, message_table, message_index,
-            dict(session_metadata or {}),
+            dict(session_metadata or {}), search,
         )  # fmt: skip
         if time_to_live is not None:
+            if search:
+                raise InvalidInputError(
+                    "search=True adds text to rows, which a table with a time to live forbids; "
+                    "give sessions a ttl instead"
+                )
             if not self.layout.isolated:
                 raise InvalidInputError(
                     "a table with a time to live forbids the updates that agent-memory's layout "
@@ -124,7 +134,7 @@ class TablestoreBackend(TablestoreClients):
         readers: dict[str, Callable[[str], Any]] = dict.fromkeys(_TEXT, str)
         readers.update(
             instance=str, instance_name=str, access_key_id=str, access_key_secret=str,
-            time_to_live=int, timeout=float, retry_for=float,
+            time_to_live=int, timeout=float, retry_for=float, search=as_bool,
         )  # fmt: skip
         passed = {
             name: options.pop(name)
@@ -160,6 +170,11 @@ class TablestoreBackend(TablestoreClients):
 
     def read(self, key: Key, query: MessageQuery) -> Steps[Read]:
         return self._reader.read(key, query)
+
+    def search(self, query: SearchQuery) -> Steps[Candidates]:
+        if self.layout.search:
+            return (yield from self._maintenance.search_index.search(query))
+        return (yield from scan(self, query))
 
     def get_messages(
         self, key: Key, ids: Sequence[str]

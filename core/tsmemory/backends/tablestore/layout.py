@@ -33,8 +33,8 @@ from tsmemory.errors import InvalidInputError
 
 __all__ = [
     "CONTENT", "DESCRIPTION", "HEAD", "HEAD_ID", "HEAD_TIME", "INTENT", "MAX_COLUMN", "MAX_ROW",
-    "RESERVED", "ROLE", "SEQUENCE", "TOMBSTONE", "UPDATE_TIME", "Layout", "LayoutName", "is_column",
-    "native_value",
+    "RESERVED", "ROLE", "SEQUENCE", "TEXT", "TOMBSTONE", "UPDATE_TIME", "Layout", "LayoutName",
+    "is_column", "native_value",
 ]  # fmt: skip
 
 LayoutName = Literal["isolated", "agent-memory"]
@@ -52,6 +52,8 @@ SEQUENCE = "tsmemory_sequence"
 """On a listing row: the number of the head that it copies."""
 TOMBSTONE = "tsmemory_tombstone"
 """On a row that only occupies a position, so that a late writer cannot take it."""
+TEXT = "tsmemory_text"
+"""On a message, with ``search=True``: its tokens, for the search index."""
 CONTENT, ROLE, UPDATE_TIME = "content", "role", "update_time"
 
 HEAD_TIME = 2**63 - 1
@@ -88,6 +90,9 @@ class Layout:
     """Session metadata to keep in the index too, with their types (``STRING``, ``INTEGER``,
     ``DOUBLE``, ``BOOLEAN``, ``BINARY``): filters of listings on them run in the service."""
 
+    search: bool = False
+    """Whether messages are written with their tokens, and `setup` makes a search index."""
+
     def __post_init__(self) -> None:
         if self.name not in ("isolated", "agent-memory"):
             raise InvalidInputError(f'layout is "isolated" or "agent-memory", not {self.name!r}')
@@ -99,6 +104,11 @@ class Layout:
                 )
         if len(set(tables)) != len(tables):
             raise InvalidInputError("tables and indexes must have different names")
+        if self.search and not self.isolated:
+            raise InvalidInputError(
+                "search=True is for the isolated layout; in agent-memory's tables, messages of "
+                "others have no tokens to be found by, so searches read the messages themselves"
+            )
         for column, kind in self.session_metadata.items():
             if not is_column(column, "session") or kind not in _TABLE_TYPES:
                 raise InvalidInputError(
@@ -109,6 +119,11 @@ class Layout:
     @property
     def isolated(self) -> bool:
         return self.name == "isolated"
+
+    @property
+    def search_index(self) -> str:
+        """The search index over the messages' table."""
+        return f"{self.message_table}_search"
 
     # -- keys --------------------------------------------------------------------------------
 

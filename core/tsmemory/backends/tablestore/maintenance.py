@@ -18,6 +18,7 @@ from tsmemory.backends.tablestore.records import Record, read
 from tsmemory.backends.tablestore.recovery import Recovery
 from tsmemory.backends.tablestore.rows import decode
 from tsmemory.backends.tablestore.sdk import MAX, MIN, PrimaryKey, batch_get, get_range, sdk
+from tsmemory.backends.tablestore.search import SearchIndex
 from tsmemory.engine.records import Key, Position
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError, UnavailableError
@@ -36,6 +37,7 @@ class Maintenance:
     def __init__(
         self, layout: Layout, reader: Reader, recovery: Recovery, time_to_live: int | None
     ) -> None:
+        self.search_index = SearchIndex(layout, reader)
         self.layout = layout
         self.reader = reader
         self.recovery = recovery
@@ -68,6 +70,8 @@ class Maintenance:
             [first, "message_id", "create_time"],
             [],
         )
+        if layout.search:
+            yield from self.search_index.setup()
 
     def _table(
         self,

@@ -25,6 +25,7 @@ from tsmemory.backends.tablestore.layout import (
     MAX_ROW,
     RESERVED,
     ROLE,
+    TEXT,
     TOMBSTONE,
     Layout,
     is_column,
@@ -172,7 +173,7 @@ def with_token(row: Row, token: str) -> Columns:
         raise ValueError(f"the column {RESERVED} is missing")
     reserved = _decode_reserved(text[1:])
     reserved.token = token
-    others = {k: v for k, v in row.columns.items() if not k.startswith(RESERVED)}
+    others = {k: v for k, v in row.columns.items() if not k.startswith(RESERVED) or k == TEXT}
     return {**others, **split(text[0] + _encoder.encode(reserved).decode())}
 
 

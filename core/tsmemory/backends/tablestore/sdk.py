@@ -108,7 +108,7 @@ def compare(column: str, operator: str, value: Any) -> Any:
     )
 
 
-def at_most(column: str, value: int) -> Any:
+def at_most(column: str, value: int | str) -> Any:
     """A comparison that also holds where the column, or the row, is missing."""
     return _sdk.SingleColumnCondition(
         column, value, _sdk.ComparatorType.LESS_EQUAL, pass_if_missing=True

@@ -61,6 +61,7 @@ from tsmemory.backends.tablestore.records import Record, new_token
 from tsmemory.backends.tablestore.recovery import Recovery
 from tsmemory.backends.tablestore.rows import Encoded, encode
 from tsmemory.backends.tablestore.sdk import MAX, MIN, get_range
+from tsmemory.backends.tablestore.search import add_texts
 from tsmemory.backends.tablestore.session_cache import CachedSession, SessionCache
 from tsmemory.backends.tablestore.turns import Turn
 from tsmemory.engine.commit import commit
@@ -215,6 +216,8 @@ class Writer:
         """The rows of the messages, and every check that needs no I/O."""
         encoded = {m.message_id: encode(m, self.layout) for m in reversed(change.append)}
         encoded.update((m.message_id, encode(m, self.layout)) for m in change.put)
+        if self.layout.search:
+            add_texts(key, (*change.append, *change.put), encoded)
         if change.session is not None:
             check_patch(key, change)
         return encoded

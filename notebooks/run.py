@@ -27,6 +27,7 @@ def execute(path: Path) -> NotebookNode:
         notebook,
         timeout=120,
         kernel_name="python3",
+        coalesce_streams=True,  # how often a kernel flushes is chance
         resources={"metadata": {"path": str(path.parent)}},
     )
     asyncio.run(client.async_execute())

@@ -30,6 +30,8 @@ def shown(cell: nbformat.NotebookNode) -> list[str]:
 def test_a_notebook_runs(path: Path) -> None:
     if path.stem.startswith("6_") and not (find_server("valkey-server") and find_postgres()):
         pytest.skip("needs the servers of the development environment")
+    if path.stem.startswith("8_") and not os.environ.get("TSMEMORY_SOAK"):
+        pytest.skip("measures for many seconds; TSMEMORY_SOAK=1 and `make notebooks` run it")
     fresh = execute(path)
     kept = nbformat.read(path, as_version=4)
     for ours, theirs in zip(fresh.cells, kept.cells, strict=True):

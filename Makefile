@@ -48,8 +48,13 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Every engine beside the floor and the peers: under 15 minutes, and it writes docs/benchmarks.md;
+# the quick one takes under 2. `python -m benchmarks detailed NAME` runs those of one engine.
 bench: $(VENV)/.dev
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks --json benchmarks.json --report docs/benchmarks.md $(ARGS)
+
+bench-quick: $(VENV)/.dev
+	$(BIN)/python -m benchmarks --quick $(ARGS)
 
 # The site, in site/; a warning is an error, and so is a link that leads nowhere.
 docs: $(VENV)/.dev

@@ -1,17 +1,8 @@
-"""Run the benchmarks: ``python -m benchmarks [NAME …]``; without a name, all of them."""
+"""``python -m benchmarks``: every engine beside its floor and the peers. The detailed benchmarks of
+one area run by their module: ``python -m benchmarks.sqlite``."""
 
 from __future__ import annotations
 
-import importlib
-import sys
+from benchmarks.comparison import main
 
-NAMES = (
-    "sqlite", "postgres", "jsonl_memory", "redis_memory", "redis_costs",
-    "tablestore_requests", "integrations", "windows",
-    "turns",
-)  # fmt: skip
-
-for name in sys.argv[1:] or NAMES:
-    if name not in NAMES:
-        raise SystemExit(f"no benchmark {name!r}; one of {', '.join(NAMES)}")
-    importlib.import_module(f"benchmarks.{name}").main()
+main()

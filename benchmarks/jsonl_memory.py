@@ -136,3 +136,7 @@ def main(rounds: int = 400) -> None:
             _listings(f"jsonl:///{directory}/{count}?durability=normal", count, rounds // 10)
     for count in (1_000, 10_000, 100_000):
         _listings("memory:", count, rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -265,3 +265,7 @@ def main() -> None:
         console.print(f"[bold]synchronous_commit {commit}[/]")
         with PostgresServer(fsync=True, options=(f"synchronous_commit={commit}",)) as server:
             peers(server)
+
+
+if __name__ == "__main__":
+    main()

@@ -194,6 +194,10 @@ def test_doctor(say: Say, url: str) -> None:
     checks = {check["name"]: check["value"] for check in found["checks"]}
     assert checks["engine"] == "SQLiteBackend"
     assert checks["atomic_batches"] is True
+    assert checks["schema"].endswith("journal_mode wal")
+    assert checks["wal"].endswith(" bytes")
+    assert checks["free_space"].endswith(" GB")
+    assert checks["expired_sessions"] == "0"
     assert checks["max_message_bytes"] == 1_000_000_000
     assert 0 < checks["round_trip_ms"] < 1_000
     assert 0 < checks["write_ms"] < 1_000
@@ -202,6 +206,12 @@ def test_doctor(say: Say, url: str) -> None:
     assert code == 1
     assert "FAIL" in out
     assert say("doctor", "-s", "memory:")[0] == 0
+    with open_store(url) as store:
+        store.conversation("old", user_id="ada").set_ttl(60)
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as db, db:
+        db.execute("UPDATE sessions SET expires_at = 1 WHERE session_id = 'old'")
+    checks = {c["name"]: c["value"] for c in read(say("doctor", "-s", url, "--json"))["checks"]}
+    assert checks["expired_sessions"] == '1; "tsmemory purge" removes them'
 
 
 def test_erase_purge_compact(say: Say, url: str) -> None:

@@ -1,13 +1,15 @@
-"""``tsmemory doctor``: can the store be reached, is it set up, what can it, how fast is it."""
+"""``tsmemory doctor``: reach, set-up, risks, limits and speed of a store, with advice."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shutil
 import statistics
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tsmemory.checks import MAX_ID_BYTES
@@ -20,7 +22,16 @@ from tsmemory.store import Store
 
 __all__ = ["Check", "examine"]
 
-_TIMES = 7  # measurements of each kind; the median is told
+_TIMES = 7  # measurements of each kind; the median is reported
+_SLOW_MS = 100.0
+"""A longer round trip is felt in every turn: another region, usually, or a busy server."""
+_FREE_BYTES = 500 << 20
+_COUNTED_THERE = ("SQLiteBackend", "PostgresBackend", "JSONLBackend", "MemoryBackend")
+"""Backends whose `stats` is a few indexed statements; the others read rows for it."""
+_EXTRAS = (
+    "langchain", "langgraph", "llama-index-core", "redis", "psycopg", "tablestore", "httpx",
+    "opentelemetry-api", "starlette",
+)  # fmt: skip
 _DRIVERS = {"postgres": "psycopg", "redis": "redis", "tablestore": "tablestore", "zerodb": "httpx"}
 
 
@@ -41,6 +52,7 @@ def examine(url: str | None, write: bool) -> list[Check]:
     checks = [
         Check("tsmemory", True, _version("tsmemory")),
         Check("python", True, platform.python_version()),
+        Check("installed", True, _installed()),
     ]
     try:
         with opened(url, create=True) as store:
@@ -67,6 +79,12 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+def _installed() -> str:
+    """What the extras bring, with versions."""
+    versions = ((package, _version(package)) for package in _EXTRAS)
+    return ", ".join(f"{p} {v}" for p, v in versions if v != "not installed") or "no extras"
+
+
 def _engine(store: Store) -> list[Check]:
     backend = store.backend
     checks = [Check("engine", True, type(backend).__name__)]
@@ -82,6 +100,8 @@ def _look(store: Store, checks: list[Check], write: bool) -> None:
     store.list_sessions(limit=1, on_error="skip")
     checks.append(Check("reach", True, "answers, and is set up"))
     checks += [Check(*finding) for finding in store.run(store.backend.check_server())]
+    checks += _space(store)
+    checks += _expired(store)
     capabilities = store.backend.capabilities
     checks += [
         Check("atomic_batches", True, capabilities.atomic),
@@ -90,9 +110,33 @@ def _look(store: Store, checks: list[Check], write: bool) -> None:
     ]
     # A session that is not there: the same request as for one that is, and nobody's data.
     chat = store.conversation(f"doctor-{uuid.uuid4()}", user_id="tsmemory-doctor")
-    checks.append(Check("round_trip_ms", True, _milliseconds(chat.session)))
+    round_trip = _milliseconds(chat.session)
+    checks.append(Check("round_trip_ms", True, round_trip))
+    if round_trip > _SLOW_MS:
+        advice = f"over {_SLOW_MS:.0f} ms: place the store near the application, or see its load"
+        checks.append(Check("slow", False, advice))
     if write:
         checks.append(Check("write_ms", True, _written(chat)))
+
+
+def _space(store: Store) -> list[Check]:
+    """Free space beside a store in files."""
+    for name in ("path", "directory"):
+        path = getattr(store.backend, name, None)
+        if isinstance(path, Path):
+            free = shutil.disk_usage(path.parent).free
+            advice = "" if free >= _FREE_BYTES else ": nearly full; writes will soon fail"
+            return [Check("free_space", free >= _FREE_BYTES, f"{free / 1e9:,.1f} GB{advice}")]
+    return []
+
+
+def _expired(store: Store) -> list[Check]:
+    """Expired sessions that still take space."""
+    if type(store.backend).__name__ not in _COUNTED_THERE:
+        return []
+    count = store.stats().expired_sessions
+    advice = '; "tsmemory purge" removes them' if count else ""
+    return [Check("expired_sessions", True, f"{count:,}{advice}")]
 
 
 def _written(chat: Conversation) -> float:

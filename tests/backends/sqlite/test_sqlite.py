@@ -422,3 +422,38 @@ def test_windows_of_a_long_history_read_little(long_history: Path) -> None:
         report = store.conversation("100000").window(Window(last=20), explain=True)
         assert report.older
         assert len(report.messages) + len(report.left_out) < 32
+
+
+def test_the_view_for_people(path: Path) -> None:
+    with open_store(url(path)) as store:
+        chat = store.conversation("s", user_id="ada")
+        blocks = [
+            {"type": "text", "text": "look "},
+            {"type": "image"},
+            {"type": "text", "text": "!"},
+        ]
+        moment = 1_700_000_000_250_000
+        chat.put_message(Message.user("it's", message_id="a", create_time=moment))
+        chat.append(
+            Message.assistant(blocks, message_id="b"),
+            Message.assistant("", message_id="c"),
+            Message.user("lone \ud800", message_id="d"),
+            Message.user("broken", message_id="e"),
+        )
+        store.conversation("gone").append(Message.user("expired"))
+        store.conversation("gone").set_ttl(60)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE messages SET body = x'ff7b' WHERE message_id = 'e'")
+        db.execute("UPDATE sessions SET expires_at = 1 WHERE session_id = 'gone'")
+        found = db.execute("SELECT message_id, role, text FROM messages_view").fetchall()
+        first = db.execute(
+            "SELECT user_id, session_id, created_at FROM messages_view WHERE message_id = 'a'"
+        ).fetchone()
+    assert found[:3] == [
+        ("a", "user", "it's"), ("b", "assistant", "look !"), ("c", "assistant", "")
+    ]  # fmt: skip
+    assert found[3][:2] == ("d", "user")
+    assert found[3][2].startswith("lone ")
+    assert (found[4][0], found[4][1]) == ("e", None)
+    assert len(found) == 5
+    assert first == ("ada", "s", "2023-11-14 22:13:20.250")

@@ -34,6 +34,7 @@ from tsmemory.engine.records import (
     Capabilities,
     Change,
     Decide,
+    Finding,
     Key,
     MessageQuery,
     Outcome,
@@ -269,3 +270,7 @@ class SQLiteBackend(LocalBackend):
 
     def verify(self) -> Steps[list[Problem]]:
         return (yield from self._read(maintenance.verify))
+
+    def check_server(self) -> Steps[list[Finding]]:
+        """Versions, and the size of the WAL."""
+        return (yield from self._read(maintenance.findings, self.path))

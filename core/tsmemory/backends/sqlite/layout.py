@@ -34,7 +34,7 @@ LISTING_LAG_US = 60_000_000
 MAX_TIME = 2**63 - 2
 MAX_BODY = 1_000_000_000  # SQLITE_MAX_LENGTH's default, https://sqlite.org/limits.html
 
-SCHEMA = """\
+_TABLES = """\
 CREATE TABLE sessions (
     pk INTEGER PRIMARY KEY,
     user_id TEXT NOT NULL,
@@ -65,6 +65,32 @@ CREATE INDEX messages_by_time ON messages (session, create_time, message_id);
 CREATE UNIQUE INDEX messages_by_id ON messages (session, message_id);
 CREATE INDEX messages_pinned ON messages (session, create_time, message_id) WHERE pinned = 1;
 """
+_VIEW = """\
+CREATE VIEW messages_view AS
+SELECT user_id, session_id, json_extract(record, '$.role') AS role,
+    CASE json_type(record, '$.content')
+        WHEN 'array' THEN (
+            SELECT group_concat(json_extract(block.value, '$.text'), '')
+            FROM json_each(record, '$.content') AS block
+            WHERE block.type = 'object')
+        ELSE coalesce(json_extract(record, '$.content'), '')
+    END AS text,
+    strftime('%Y-%m-%d %H:%M:%f', create_time / 1000000.0, 'unixepoch') AS created_at,
+    message_id, body
+FROM (
+    SELECT user_id, session_id, messages.create_time, message_id, messages.pk,
+        CAST(messages.body AS TEXT) AS body,
+        CASE WHEN json_valid(CAST(messages.body AS TEXT)) THEN coalesce(
+            json_extract(CAST(messages.body AS TEXT), '$.escaped'), CAST(messages.body AS TEXT))
+        END AS record
+    FROM messages JOIN sessions ON sessions.pk = messages.session
+    WHERE expires_at IS NULL OR expires_at > strftime('%s', 'now') * 1000000
+);
+"""
+"""For people and their tools (Datasette, pandas, DBeaver): live messages, texts in the clear. It
+reads with SQLite's JSON functions, which are part of every SQLite since 3.38."""
+
+SCHEMA = _TABLES + _VIEW
 """The tables of a new file. ``pinned`` is 1 for system and developer messages."""
 
 _FIRST = """\
@@ -107,9 +133,9 @@ CREATE INDEX sessions_by_user ON sessions (user_id, listed_time);
 CREATE INDEX sessions_by_time ON sessions (listed_time);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _LAZY_LISTING, "")
+MIGRATIONS: tuple[str, ...] = (_FIRST, _LAZY_LISTING, "", _VIEW)
 """Each takes the file from version i to i + 1, all that are missing in one transaction. The third
-adds the search index, which `search` makes."""
+adds the search index, which `search` makes; the fourth a view."""
 
 LIVE = "user_id = ? AND session_id = ? AND (expires_at IS NULL OR expires_at > ?)"
 """A session that has not expired: (user_id, session_id, now)."""

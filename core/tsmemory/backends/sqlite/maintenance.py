@@ -6,13 +6,17 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from tsmemory.backends.sqlite.layout import SESSION_COLUMNS, SessionRow, decode_row
-from tsmemory.engine.records import Key
+from tsmemory.engine.records import Finding, Key
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Problem, Stats
 
-__all__ = ["WalCleaner", "stats", "verify"]
+__all__ = ["WalCleaner", "findings", "stats", "verify"]
+
+_WAL_BYTES = 64 << 20
+"""A WAL of this size says that checkpoints do not get through: SQLite's own come at 4 MB."""
 
 _AGAIN_SECONDS = 1.0
 
@@ -60,6 +64,22 @@ def stats(db: sqlite3.Connection, now: int) -> Stats:
         expired_sessions=everything - sessions,
         bytes=pages * page_size,
     )
+
+
+def findings(db: sqlite3.Connection, path: Path) -> list[Finding]:
+    """Version and schema, and whether the WAL is emptied."""
+    (schema,) = db.execute("PRAGMA user_version").fetchone()
+    (journal,) = db.execute("PRAGMA journal_mode").fetchone()
+    try:
+        wal = path.with_name(f"{path.name}-wal").stat().st_size
+    except OSError:
+        wal = 0
+    advice = ": a reader that stays open keeps it from being emptied" if wal > _WAL_BYTES else ""
+    return [
+        Finding("sqlite", True, sqlite3.sqlite_version),
+        Finding("schema", True, f"version {schema}, journal_mode {journal}"),
+        Finding("wal", wal <= _WAL_BYTES, f"{wal:,} bytes{advice}"),
+    ]
 
 
 def verify(db: sqlite3.Connection) -> list[Problem]:

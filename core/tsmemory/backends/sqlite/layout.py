@@ -22,7 +22,7 @@ from tsmemory.model import Message, Session
 
 __all__ = [
     "APPLICATION_ID", "LISTING_LAG_US", "LIVE", "LIVE_SESSION", "MAX_BODY", "MIGRATIONS", "SCHEMA",
-    "SESSION_COLUMNS", "SessionRow", "decode_row", "tolerant_text",
+    "SESSION_COLUMNS", "SessionRow", "decode_row", "session_of", "tolerant_text",
 ]  # fmt: skip
 
 APPLICATION_ID = 0x74736D6D
@@ -168,35 +168,7 @@ class SessionRow(NamedTuple):
 
     def session(self) -> Session | CorruptRecordError:
         """The record; an error object where the row does not decode."""
-        (
-            _, user_id, session_id, create_time, update_time, version, message_count, _, ttl,
-            expires_at, body, _,
-        ) = self  # fmt: skip
-        try:
-            self._check()
-            title, summary, metadata = _nothing() if body == b"{}" else decode_session(body)
-        except (ValueError, TypeError, RecursionError) as error:
-            broken = CorruptRecordError(
-                f"does not decode: {error}",
-                user_id=_text(user_id),
-                session_id=_text(session_id),
-                create_time=_time(update_time),
-            )
-            broken.__cause__ = error
-            return broken
-        return Session(
-            user_id=user_id,
-            session_id=session_id,
-            create_time=create_time,
-            update_time=update_time,
-            version=version,
-            message_count=message_count,
-            title=title,
-            summary=summary,
-            expires_at=expires_at,
-            ttl=ttl,
-            metadata=metadata,
-        )
+        return session_of(self)
 
     def head(self) -> Head:
         """What a commit decides on.
@@ -209,18 +181,47 @@ class SessionRow(NamedTuple):
             raise session
         return Head(session, self.last_time)
 
-    def _check(self) -> None:
-        """Raise ValueError where a column holds what the package does not write: SQLite's types
-        belong to the value, not to the column."""
-        if tuple(map(type, self)) not in _TYPES:
-            types = ", ".join(type(value).__name__ for value in self)
-            raise ValueError(f"its columns are {types}")
-        if min(self[3:8]) < 0:
+
+def session_of(row: tuple[Any, ...]) -> Session | CorruptRecordError:
+    """The record of a `SessionRow`, or of a tuple like it; an error object where it does not
+    decode."""
+    (
+        _, user_id, session_id, create_time, update_time, version, message_count, last_time, ttl,
+        expires_at, body, _,
+    ) = row  # fmt: skip
+    title: str | None = None
+    summary: str | None = None
+    metadata: dict[str, Any] = {}
+    try:
+        # SQLite's types belong to the value, not to the column.
+        if tuple(map(type, row)) not in _TYPES:
+            raise ValueError(f"its columns are {', '.join(type(v).__name__ for v in row)}")
+        if min(create_time, update_time, version, message_count, last_time) < 0:
             raise ValueError("a time or a count is negative")
-
-
-def _nothing() -> tuple[str | None, str | None, dict[str, Any]]:
-    return None, None, {}
+        if body != b"{}":
+            title, summary, metadata = decode_session(body)
+    except (ValueError, TypeError, RecursionError) as error:
+        broken = CorruptRecordError(
+            f"does not decode: {error}",
+            user_id=_text(user_id),
+            session_id=_text(session_id),
+            create_time=_time(update_time),
+        )
+        broken.__cause__ = error
+        return broken
+    return Session(
+        user_id=user_id,
+        session_id=session_id,
+        create_time=create_time,
+        update_time=update_time,
+        version=version,
+        message_count=message_count,
+        title=title,
+        summary=summary,
+        expires_at=expires_at,
+        ttl=ttl,
+        metadata=metadata,
+    )
 
 
 _TYPES = {

@@ -22,6 +22,7 @@ from tsmemory.backends.sqlite.layout import (
     SESSION_COLUMNS,
     SessionRow,
     decode_row,
+    session_of,
 )
 from tsmemory.engine.records import Key, MessageQuery, Read, SessionQuery
 from tsmemory.engine.rows import passes
@@ -180,51 +181,60 @@ def list_sessions(
         f"ORDER BY listed_time {'DESC' if query.descending else 'ASC'}",
         values,
     )
-    in_order = _by_activity(map(SessionRow._make, rows), query)
+    in_order = _by_activity(rows, query.descending)
     limit = None if query.limit is None else min(query.limit, _MAX_LIMIT)
     if query.descending and query.where is None:
-        return [row.session() for row in islice(in_order, limit)]
+        return [session_of(row) for row in islice(in_order, limit)]
     sessions = (_listed(row, query.descending) for row in in_order)
     return list(islice((session for session in sessions if passes(session, query.where)), limit))
 
 
-def _listed(row: SessionRow, descending: bool) -> Session | CorruptRecordError:
+def _listed(row: tuple[Any, ...], descending: bool) -> Session | CorruptRecordError:
     """The record, or an error whose place, as a cursor, is behind the row's own: a damaged time or
     id may be behind every place that a cursor can say."""
-    session = row.session()
+    session = session_of(row)
     if isinstance(session, CorruptRecordError) and not descending:
-        regular = type(row.update_time) is int and type(row.user_id) is type(row.session_id) is str
+        regular = type(row[_UPDATE_TIME]) is int and type(row[_USER]) is type(row[_SESSION]) is str
         session.create_time = min(session.create_time + (not regular), MAX_TIME)
     return session
 
 
-def _by_activity(rows: Iterator[SessionRow], query: SessionQuery) -> Iterator[SessionRow]:
+_USER, _SESSION, _UPDATE_TIME, _LISTED_TIME = map(
+    SessionRow._fields.index, ("user_id", "session_id", "update_time", "listed_time")
+)
+"""Columns of rows that are not made a `SessionRow`: of a listing there are many."""
+
+
+def _by_activity(rows: Iterator[tuple[Any, ...]], descending: bool) -> Iterator[tuple[Any, ...]]:
     """Rows that come in the order of `listed_time`, in the order of `update_time`.
 
     A row is given out once no later one can be before it: later ones were listed no later (or no
     earlier) than the one just read, and active at most `LISTING_LAG_US` after they were listed.
     """
-    descending = query.descending
     waiting: list[tuple[Any, ...]] = []  # in order of activity; each with its row at the end
+    end = -1 if descending else 0
     for number, row in enumerate(rows):
-        while waiting and _precedes(waiting[-1 if descending else 0], row.listed_time, descending):
-            yield waiting.pop(-1 if descending else 0)[-1]
-        time = row.update_time
-        # SQLite sorts numbers before text before blobs.
-        rank = 0 if isinstance(time, (int, float)) else 1 if isinstance(time, str) else 2
-        insort(waiting, (rank, time, str(row.user_id), str(row.session_id), number, row))
+        bound = _bound(row[_LISTED_TIME], descending)
+        while waiting and (waiting[-1] > bound if descending else waiting[0] < bound):
+            yield waiting.pop(end)[-1]
+        time, user_id, session_id = row[_UPDATE_TIME], row[_USER], row[_SESSION]
+        rank = 0
+        if type(time) is not int or type(user_id) is not str or type(session_id) is not str:
+            # A damaged row. SQLite sorts numbers before text before blobs.
+            rank = 0 if isinstance(time, (int, float)) else 1 if isinstance(time, str) else 2
+            user_id, session_id = str(user_id), str(session_id)
+        insort(waiting, (rank, time, user_id, session_id, number, row))
     if descending:
         waiting.reverse()
     yield from (place[-1] for place in waiting)
 
 
-def _precedes(place: tuple[Any, ...], listed_time: Any, descending: bool) -> bool:
-    """Whether every row that is listed at `listed_time`, or further on, comes after `place`."""
-    if not isinstance(listed_time, (int, float)) or place[0]:
-        return descending
-    if descending:
-        return bool(place[1] > listed_time + LISTING_LAG_US)
-    return bool(place[1] < listed_time)
+def _bound(listed_time: Any, descending: bool) -> tuple[Any, ...]:
+    """What separates places that come before every row listed at `listed_time`, or further on. A
+    damaged time comes last in the index, and so do such places."""
+    if not isinstance(listed_time, (int, float)):
+        return (-1,)
+    return (0, listed_time + LISTING_LAG_US + 1) if descending else (0, listed_time)
 
 
 # -- what both share -------------------------------------------------------------------------

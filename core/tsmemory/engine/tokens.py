@@ -30,7 +30,8 @@ _SPACELESS = (
 )
 _POINTS = re.compile("[\u0640\u064b-\u065f\u0670\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]")
 _SPACELESS_TOKEN = re.compile(f"[{_SPACELESS}]")
-_ASCII_WORD = re.compile("[0-9a-z]+")
+_ASCII = "".join(chr(point).lower() if chr(point).isalnum() else " " for point in range(128))
+"""ASCII as tokens have it: an append is made of this, so no pattern looks at every character."""
 _LAST_SYMBOL = 0x1FBFF  # the end of the planes in which Unicode 16 has marks or symbols in use
 
 
@@ -75,9 +76,11 @@ def _fold(text: str) -> str:
 def tokenize(text: str) -> list[str]:
     """The tokens of `text`, in order."""
     if text.isascii():
-        tokens = _ASCII_WORD.findall(text.lower())
+        tokens = text.translate(_ASCII).split()
     else:
         tokens = _patterns()[0].findall(_fold(text))
+    if max(map(len, tokens), default=0) <= MAX_TOKEN_CHARACTERS:
+        return tokens
     return [token[:MAX_TOKEN_CHARACTERS] for token in tokens]
 
 

@@ -96,6 +96,9 @@ def index_text(texts: Iterable[str]) -> str:
 
 def index_texts(message: Message) -> dict[Kind, str]:
     """The index text of `message` per kind; kinds without text are left out."""
+    if isinstance(message.content, str) and not message.tool_calls:  # one kind, in every append
+        text = index_text((message.content,))
+        return {_kind_of(message.role): text} if text else {}
     return {kind: text for kind in KINDS if (text := index_text(texts_of(message, kind)))}
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tsmemory.backends.sqlite.layout import LIVE_SESSION, decode_row
@@ -93,6 +94,7 @@ def pending(db: sqlite3.Connection) -> int | None:
 # -- in step with the messages -----------------------------------------------------------------
 
 
+@lru_cache(maxsize=1024)
 def _scope(user_id: str, session: int) -> str:
     digest = hashlib.blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=8)
     return f"u{digest.hexdigest()} s{session}"

@@ -10,6 +10,7 @@ that back; fields it does not know are ignored.
 from __future__ import annotations
 
 import datetime as dt
+import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
@@ -63,7 +64,9 @@ def as_id(value: Any) -> Any:
 
 def new_id() -> str:
     """A message id that no other writer makes: a random UUID (RFC 9562, version 4)."""
-    return str(uuid.uuid4())
+    bits = os.urandom(16).hex()  # as `uuid.uuid4`, without an object in between: half of the cost
+    variant = "89ab"[int(bits[16], 16) & 3]
+    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-{variant}{bits[17:20]}-{bits[20:]}"
 
 
 class ToolCall(Record, frozen=True, omit_defaults=True):

@@ -169,7 +169,8 @@ def encode_bodies(change: Change, limit: int | None = None) -> dict[str, bytes]:
         InvalidInputError: a message cannot be stored, or is over `limit` bytes.
     """
     encoded = {m.message_id: encode_message(m, limit) for m in change.append}
-    encoded.update((m.message_id, encode_message(m, limit)) for m in change.put)
+    if change.put:
+        encoded.update((m.message_id, encode_message(m, limit)) for m in change.put)
     return encoded
 
 

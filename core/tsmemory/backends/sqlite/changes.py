@@ -23,6 +23,7 @@ from tsmemory.backends.sqlite.layout import (
     SESSION_COLUMNS,
     SessionRow,
     decode_row,
+    session_of,
 )
 from tsmemory.engine import commit as template
 from tsmemory.engine.codec import encode_session
@@ -110,17 +111,18 @@ def append(
         rows = db.execute(_APPEND_EXPIRING, values).fetchall()
     if not rows:
         raise NotPlain
-    row = SessionRow._make(rows[0])
-    session = row.session()
+    (row,) = rows
+    session = session_of(row)
     if isinstance(session, CorruptRecordError):
         raise NotPlain
-    if type(row.listed_time) is not int or not (
-        0 <= row.update_time - row.listed_time <= LISTING_LAG_US
+    pk, last_time, listed_time = row[0], row[7], row[11]
+    if type(listed_time) is not int or not (
+        0 <= session.update_time - listed_time <= LISTING_LAG_US
     ):
-        db.execute(_LIST_ANEW, (row.pk,))
-    first = row.last_time - len(messages) + 1
+        db.execute(_LIST_ANEW, (pk,))
+    first = last_time - len(messages) + 1
     stored = [template.at_time(message, first + i) for i, message in enumerate(messages)]
-    if insert_messages(db, key, row.pk, stored, bodies) < len(stored):
+    if insert_messages(db, key, pk, stored, bodies) < len(stored):
         raise NotPlain
     return Outcome(session, stored, 0)
 

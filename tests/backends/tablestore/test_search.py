@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests._searches import hold_to_the_evaluator
 from tests.backends.tablestore._open import backend
 from tsmemory import InvalidInputError, Message, Store
 from tsmemory.testing.search_conformance import SearchConformance
@@ -102,3 +103,7 @@ def test_where_there_is_no_index_to_ask(server: TablestoreProcess) -> None:
         backend(server, search=True, layout="agent-memory")
     with pytest.raises(InvalidInputError, match="time to live"):
         backend(server, search=True, time_to_live=90_000)
+
+
+def test_generated_searches(store: Store) -> None:
+    hold_to_the_evaluator(store, 15)

@@ -20,7 +20,8 @@ __all__ = ["hold_to_the_evaluator"]
 
 _WORDS = (
     "ferry", "ferries", "Ferry", "Bergen", "café", "cafe\u0301", "cafe", "Straße", "STRASSE",
-    "İzmir", "izmir", "3.14", "14", "snake_case", "snake", "foo.bar()", "C++", "ＦＥＲＲＹ", "北京", "京都",
+    "İzmir", "izmir",
+    "3.14", "14", "snake_case", "snake", "foo.bar()", "C++", "ＦＥＲＲＹ", "北京", "京都",
     "東京都", "ガイド", "ｶﾞｲﾄﾞ", "한국어", "한국", "ภาษาไทย", "ภาษา", "ខ្មែរ",
     "مُحَمَّد", "محمد", "العـربية", "שָׁלוֹם",
     "हिन्दी", "🎉", "👍🏽", "❤️", "\u200d", "Ꭰꭰ", "ǅ", "ﬁn", "fin", "x" * 70, "x" * 64, "AND", "NOT",

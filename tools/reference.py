@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 REPOSITORY = "https://github.com/tsmemory/tsmemory"
 MODULES = {
     "tsmemory": "The core",
+    "tsmemory.blocks": "Content blocks",
     "langchain_tsmemory": "LangChain",
     "llamaindex_tsmemory": "LlamaIndex",
     "tsmemory.transfer": "Moving conversations",

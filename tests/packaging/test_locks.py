@@ -56,8 +56,10 @@ def test_the_development_lock_is_current() -> None:
     for requirement in direct():
         versions = pins.get(normal(requirement.name))
         assert versions, f"{requirement.name} is not locked; run make lock"
-        for version in versions:
-            assert version in requirement.specifier, f"{requirement}: {version}; run make lock"
+        fits = [version in requirement.specifier for version in versions]
+        # One with a marker is for some of the versions: those of its Pythons.
+        enough = any(fits) if requirement.marker else all(fits)
+        assert enough, f"{requirement}: {versions}; run make lock"
 
 
 def test_the_demo_s_lock_is_a_part_of_it() -> None:

@@ -166,18 +166,22 @@ def replace(chat: Conversation, policy: Policy, messages: Sequence[ChatMessage])
 
 def replace_rows(
     chat: Conversation, view: Sequence[Message], messages: Sequence[ChatMessage], **fields: Any
-) -> Steps[None]:
-    """Same as `replace`, where `view` was read already; what is new gets `fields`."""
+) -> Steps[list[Message]]:
+    """Same as `replace`, where `view` was read already; what is new gets `fields`.
+
+    Returns:
+        The records that `messages` leave out, which are still there.
+    """
     pairs = align([read(chat, m) for m in view], messages)
     kept_positions = {i for i, _ in pairs}
-    removed = [m.message_id for i, m in enumerate(view) if i not in kept_positions]
     records = {j: view[i] for i, j in pairs}
     new = {
         j: msgspec.structs.replace(to_neutral(m), **fields)
         for j, m in enumerate(messages)
         if j not in records
     }
-    yield from _rewrite(chat, len(messages), records, new, removed, view)
+    yield from _rewrite(chat, len(messages), records, new, [], view)
+    return [m for i, m in enumerate(view) if i not in kept_positions]
 
 
 def _rewrite(

@@ -60,7 +60,12 @@ class StoreFields(ClosesStore, BaseModel):
             store, lambda opened: opened.conversation("any", user_id=user_id, ttl=ttl)
         )
         shown_url = redact_url(store) if isinstance(store, str) else None
-        BaseModel.__init__(self, url=shown_url, user_id=chat.user_id, ttl=ttl, **fields)
+        try:
+            BaseModel.__init__(self, url=shown_url, user_id=chat.user_id, ttl=ttl, **fields)
+        except BaseException:
+            if opened is not None:
+                opened.close()
+            raise
         self._store, self._opened = connected, opened
 
     @classmethod

@@ -1,10 +1,8 @@
 """`TSMemoryAsyncChatStore`: what LlamaIndex's `Memory` keeps its messages in.
 
 `Memory` is a queue in front of memory blocks: when the active messages are too many, it archives
-the oldest and gives them to the blocks. Here that writes one value, whatever the number of
-messages: the session's metadata say up to where it is archived (`MARK`). So the messages stay as
-they are, every other reader sees the whole transcript, and the active ones are read without the
-rest. A message that is archived out of turn says so itself, in its metadata (`STATUS`).
+the oldest and gives them to the blocks. Here the messages stay as they are, every other integration
+sees the whole transcript, and the active ones are read without the rest (`_active`).
 """
 
 from __future__ import annotations
@@ -17,35 +15,18 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
 
+from llamaindex_tsmemory import _active
 from llamaindex_tsmemory import _operations as operations
+from llamaindex_tsmemory._active import MARK, START, STATUS, position
 from llamaindex_tsmemory._mapping import to_neutral
 from llamaindex_tsmemory._serialisation import StoreFields
-from tsmemory import (
-    ConflictError,
-    Conversation,
-    InvalidInputError,
-    Message,
-    Session,
-    Steps,
-    Store,
-    Window,
-)
-from tsmemory.window import cut
+from tsmemory import ConflictError, Conversation, InvalidInputError, Message, Steps, Store
 
 __all__ = ["MARK", "STATUS", "TSMemoryAsyncChatStore"]
 
-MARK = "llamaindex_archived"
-"""The key in a session's metadata: ``[create_time, message_id]`` of the last archived message."""
-STATUS = "llamaindex_status"
-"""The key in a message's metadata, ``"archived"``, of one that is archived behind `MARK`."""
-
-_PAGE = 500  # messages per read: few round trips, bounded memory
 _ATTEMPTS = 100
 """How often archiving begins again when others write to the session in between."""
 _Dict: TypeAlias = dict[str, Any]
-_Position: TypeAlias = "tuple[int, str]"
-_START: _Position = (-1, "")
-_WHOLE = Window(system="in_place")
 
 
 class TSMemoryAsyncChatStore(StoreFields, AsyncDBChatStore):
@@ -149,17 +130,18 @@ class TSMemoryAsyncChatStore(StoreFields, AsyncDBChatStore):
             offset: how many to pass over; a negative one counts from the end.
         """
         chat = self.conversation(key)
-        rows = self._rows(chat, _checked(status), _size("limit", limit), _offset(offset))
+        rows = _active.rows(
+            chat, _checked(status), self.repair, _size("limit", limit), _offset(offset)
+        )
         return [operations.read(chat, m) for m in await self._store.arun(rows)]
 
     async def count_messages(
         self, key: str, status: MessageStatus | None = MessageStatus.ACTIVE
     ) -> int:
-        """How many messages `get_messages` gives; None counts what is stored."""
-        chat = self.conversation(key)
-        if _checked(status) is None:
-            return await chat.acount()
-        return len(await self._store.arun(self._rows(chat, status)))
+        """How many messages of a status are stored; None for all. From the session's record; where
+        some are archived, by reading the active ones. With `repair`, `get_messages` gives fewer
+        where a crash has left a call without its result."""
+        return await self._store.arun(_active.count(self.conversation(key), _checked(status)))
 
     async def get_keys(self) -> list[str]:
         """The session ids of this user, the most recently active first."""
@@ -182,7 +164,13 @@ class TSMemoryAsyncChatStore(StoreFields, AsyncDBChatStore):
         """Add messages at the end, all or none. No messages: nothing happens."""
         fields = _status_fields(status)
         new = [msgspec.structs.replace(to_neutral(m), **fields) for m in _listed(messages)]
-        await self.conversation(key).aappend(*new)
+        if new:
+            await self._store.arun(self._add(self.conversation(key), new, bool(fields)))
+
+    def _add(self, chat: Conversation, new: list[Message], as_archived: bool) -> Steps[None]:
+        yield from chat.steps.append(new)
+        if as_archived:
+            yield from chat.steps.update_session(metadata={STATUS: True})
 
     async def set_messages(
         self,
@@ -192,8 +180,10 @@ class TSMemoryAsyncChatStore(StoreFields, AsyncDBChatStore):
     ) -> None:
         """Make `messages` those of this status, by writing only what differs.
 
-        Messages of the other status stay: what is archived is not lost by setting what is active.
-        A message that was there already, equal and in the same order, keeps its record.
+        A message that was there already, equal and in the same order, keeps its record. **Nothing
+        that is active is deleted**: what `messages` leave out is archived, for an agent sets its
+        memory to the ``chat_history`` that a run is given. Archived messages that a list of
+        archived ones leaves out are deleted; use `delete_messages` to delete active ones.
         """
         chat = self.conversation(key)
         fields = _status_fields(status)
@@ -206,8 +196,26 @@ class TSMemoryAsyncChatStore(StoreFields, AsyncDBChatStore):
         messages: list[ChatMessage],
         fields: _Dict,
     ) -> Steps[None]:
-        rows = yield from self._rows(chat, status)
-        yield from operations.replace_rows(chat, rows, messages, **fields)
+        rows = yield from _active.rows(chat, status, self.repair)
+        removed = yield from operations.replace_rows(chat, rows, messages, **fields)
+        if fields:
+            yield from chat.steps.update_session(metadata={STATUS: True})
+            yield from chat.steps.delete_message(*(m.message_id for m in removed))
+        elif removed:
+            yield from self._archive_removed(chat, rows, removed)
+
+    def _archive_removed(
+        self, chat: Conversation, rows: Sequence[Message], removed: Sequence[Message]
+    ) -> Steps[None]:
+        ids = {m.message_id for m in removed}
+        mark = max(map(position, removed))
+        if all(m.message_id in ids or position(m) > mark for m in rows):
+            session = yield from chat.steps.session()
+            if session is not None and _active.mark_of(session) < mark:
+                yield from chat.steps.update_session(metadata={MARK: list(mark)})
+        else:
+            yield from chat.steps.put_messages([_active.archived(m) for m in removed])
+            yield from chat.steps.update_session(metadata={STATUS: True})
 
     async def delete_message(self, key: str, idx: int) -> ChatMessage | None:
         """Remove the message at *position* `idx` of what ``get_messages(key)`` gives.
@@ -226,7 +234,8 @@ class TSMemoryAsyncChatStore(StoreFields, AsyncDBChatStore):
         return await self._store.arun(self._delete_at(self.conversation(key), idx))
 
     def _delete_at(self, chat: Conversation, idx: int) -> Steps[ChatMessage | None]:
-        rows = yield from self._rows(chat, MessageStatus.ACTIVE)
+        most = -idx if idx < 0 else idx + 1
+        _, rows = yield from _active.active(chat, self.repair, most, newest=idx < 0)
         if not -len(rows) <= idx < len(rows):
             return None
         message = operations.read(chat, rows[idx])
@@ -243,15 +252,15 @@ class TSMemoryAsyncChatStore(StoreFields, AsyncDBChatStore):
 
     def _delete_all(self, chat: Conversation, status: MessageStatus | None) -> Steps[None]:
         # Orphans too: nothing of what is active is to be left.
-        stored, _ = yield from self._stored(chat, status)
-        yield from chat.steps.delete_message(*(m.message_id for m in stored))
+        part = yield from _active.stored(chat, status)
+        yield from chat.steps.delete_message(*(m.message_id for m in part.messages))
 
     async def delete_oldest_messages(self, key: str, n: int) -> list[ChatMessage]:
         """Remove the oldest n active messages from the transcript, and return them."""
         return await self._store.arun(self._delete_oldest(self.conversation(key), _size("n", n)))
 
     def _delete_oldest(self, chat: Conversation, most: int | None) -> Steps[list[ChatMessage]]:
-        rows = (yield from self._rows(chat, MessageStatus.ACTIVE))[:most]
+        rows = yield from _active.rows(chat, MessageStatus.ACTIVE, self.repair, most)
         messages = [operations.read(chat, m) for m in rows]
         yield from chat.steps.delete_message(*(m.message_id for m in rows))
         return messages
@@ -266,16 +275,18 @@ class TSMemoryAsyncChatStore(StoreFields, AsyncDBChatStore):
 
     def _archive(self, chat: Conversation, most: int | None) -> Steps[list[ChatMessage]]:
         for attempt in range(1, _ATTEMPTS + 1):
-            stored, session = yield from self._stored(chat, MessageStatus.ACTIVE)
-            visible = self._shown(stored)
-            archived = visible[:most]
+            # One more than are archived: the mark is before the first that stays.
+            part, visible = yield from _active.active(
+                chat, self.repair, None if most is None else most + 1
+            )
+            session, archived = part.session, visible[:most]
             if not archived or session is None:
                 return []
-            end = min((_position(m) for m in visible[len(archived) :]), default=None)
-            before = (p for p in map(_position, stored) if end is None or p < end)
-            mark = max(before, default=_START)
+            end = min((position(m) for m in visible[len(archived) :]), default=None)
+            before = (p for p in map(position, part.messages) if end is None or p < end)
+            mark = max(before, default=START)
             try:
-                if mark > _START:
+                if mark > START:
                     # What others append meanwhile stands behind the mark; what they archive does
                     # not, so the version has to hold.
                     yield from chat.steps.update_session(
@@ -286,85 +297,13 @@ class TSMemoryAsyncChatStore(StoreFields, AsyncDBChatStore):
                     raise
                 continue
             # Results stand behind their call in the view, and may stand behind others in the store.
-            late = {m.message_id for m in archived if _position(m) > mark}
+            late = {m.message_id for m in archived if position(m) > mark}
             if late:
-                marked = [_archived(m) for m in stored if m.message_id in late]
+                marked = [_active.archived(m) for m in part.messages if m.message_id in late]
                 yield from chat.steps.put_messages(marked)
+                yield from chat.steps.update_session(metadata={STATUS: True})
             return [operations.read(chat, m) for m in archived]
         raise AssertionError("the last attempt returns or raises")
-
-    # -- what is of a status -------------------------------------------------------------------
-
-    def _rows(
-        self,
-        chat: Conversation,
-        status: MessageStatus | None,
-        limit: int | None = None,
-        offset: int = 0,
-    ) -> Steps[list[Message]]:
-        """What `get_messages` gives, as records."""
-        if status is MessageStatus.ACTIVE:
-            stored, _ = yield from self._stored(chat, status)
-            rows = self._shown(stored)
-        elif offset >= 0:
-            most = None if limit is None else offset + limit
-            rows, _ = yield from self._stored(chat, status, most=most)
-        else:
-            rows, _ = yield from self._stored(chat, status, most=-offset, newest=True)
-        start = offset if offset >= 0 else max(0, len(rows) + offset)
-        return rows[start:] if limit is None else rows[start : start + limit]
-
-    def _stored(
-        self,
-        chat: Conversation,
-        status: MessageStatus | None,
-        *,
-        most: int | None = None,
-        newest: bool = False,
-    ) -> Steps[tuple[list[Message], Session | None]]:
-        """The records of a status in reading order, and the session as it was before they were
-        read: the oldest `most`, or the newest."""
-        session = yield from chat.steps.session()
-        messages: list[Message] = []
-        if session is None or most == 0:
-            return messages, session
-        mark = _mark(session)
-        query: _Dict = {"order": "desc" if newest else "asc"}
-        if status is MessageStatus.ACTIVE and mark > _START:
-            query["created_from"] = mark[0]
-        query["limit"] = _PAGE if most is None else min(_PAGE, most)
-        cursor = None
-        while True:
-            page = yield from chat.steps.list_messages(**query, cursor=cursor)
-            messages += (m for m in page.items if status is None or _status(m, mark) is status)
-            cursor = page.next_cursor
-            if cursor is None or (most is not None and len(messages) >= most):
-                break
-        messages = messages[:most]
-        return messages[::-1] if newest else messages, session
-
-    def _shown(self, rows: list[Message]) -> list[Message]:
-        """Active records less what a chat API would refuse, as a window gives them."""
-        if not self.repair:
-            return rows
-        report = cut(rows, (), _WHOLE, complete=True, explain=False)
-        return rows if report is None else report.messages
-
-
-def _position(message: Message) -> _Position:
-    return (message.create_time or 0, message.message_id)
-
-
-def _mark(session: Session) -> _Position:
-    mark = session.metadata.get(MARK)
-    if isinstance(mark, (list, tuple)) and len(mark) == 2:
-        return (int(mark[0]), str(mark[1]))
-    return _START
-
-
-def _status(message: Message, mark: _Position) -> MessageStatus:
-    archived = _position(message) <= mark or message.metadata.get(STATUS) == "archived"
-    return MessageStatus.ARCHIVED if archived else MessageStatus.ACTIVE
 
 
 def _status_fields(status: MessageStatus) -> _Dict:
@@ -372,10 +311,6 @@ def _status_fields(status: MessageStatus) -> _Dict:
         raise InvalidInputError("a message is written with a status, active or archived")
     archived = status is MessageStatus.ARCHIVED
     return {"metadata": {STATUS: "archived"}} if archived else {}
-
-
-def _archived(message: Message) -> Message:
-    return msgspec.structs.replace(message, metadata={**message.metadata, STATUS: "archived"})
 
 
 def _checked(status: Any) -> MessageStatus | None:

@@ -90,11 +90,6 @@ STEPS: dict[str, list[Step]] = {
         lambda s: s.delete_messages("s"),
         lambda s: s.add_messages("s", said(*"de")),
     ],
-    "set": [
-        lambda s: s.add_messages("s", said(*"abc")),
-        lambda s: s.set_messages("s", said(*"xbyz")),
-        lambda s: s.set_messages("s", said(*"by")),
-    ],
     "unknown": [
         lambda s: s.archive_oldest_messages("none", 3),
         lambda s: s.delete_messages("none", ARCHIVED),
@@ -139,7 +134,12 @@ def test_where_it_is_not_as_llamaindex_s_own(store: Store) -> None:
         await ours.archive_oldest_messages("s", 2)
         assert contents(await ours.get_messages("s", ARCHIVED, offset=-1)) == "b"
         await ours.set_messages("s", said(*"xy"))
-        assert await by_status(ours) == ("xy", "ab", "abxy")  # there, the archived ones go too
+        assert await by_status(ours) == ("xy", "abcdef", "abcdefxy")  # there, all others go
+        assert await ours.count_messages("s", ARCHIVED) == 6
+        await ours.set_messages("s", said(*"xpqy"))
+        await ours.set_messages("s", said(*"xy"))
+        assert (await by_status(ours))[:2] == ("xy", "abcdefpq")
+        assert await ours.count_messages("s") == 2
         await ours.set_messages("s", said(*"pq"), ARCHIVED)
         assert (await by_status(ours))[:2] == ("xy", "pq")
         assert contents([await ours.delete_message("s", 0) or ChatMessage()]) == "x"  # a position
@@ -188,6 +188,84 @@ def test_many_pages(store: Store) -> None:
     asyncio.run(run())
 
 
+class Counting:
+    """How many messages the store has read and written."""
+
+    def __init__(self, store: Store, patch: pytest.MonkeyPatch) -> None:
+        self.messages = 0
+        self.commits = 0
+        backend = store.backend
+        read, commit = backend.read, backend.commit
+
+        def counted_read(key: Any, query: Any) -> Any:
+            done = yield from read(key, query)
+            self.messages += len(done.rows)
+            return done
+
+        def counted_commit(key: Any, change: Any) -> Any:
+            self.commits += 1
+            return (yield from commit(key, change))
+
+        patch.setattr(backend, "read", counted_read)
+        patch.setattr(backend, "commit", counted_commit)
+
+    async def of(self, call: Awaitable[Any]) -> tuple[int, int]:
+        self.messages = self.commits = 0
+        await call
+        return self.messages, self.commits
+
+
+def test_what_is_read_does_not_grow_with_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def costs(length: int) -> list[tuple[int, int]]:
+        with open_store("memory:") as store, monkeypatch.context() as patch:
+            ours = TSMemoryAsyncChatStore(store)
+            await ours.add_messages("s", said(*map(str, range(length))))
+            counting = Counting(store, patch)
+            return [
+                await counting.of(call)
+                for call in (
+                    ours.get_messages("s", limit=20, offset=-20),
+                    ours.get_messages("s", limit=20),
+                    ours.count_messages("s"),
+                    ours.delete_message("s", -1),
+                    ours.archive_oldest_messages("s", 10),
+                    ours.add_messages("s", said(*"abcd")),
+                )
+            ]
+
+    short, long = asyncio.run(costs(200)), asyncio.run(costs(4000))
+    assert short == long
+    assert all(messages <= 40 for messages, _ in long)
+    assert [commits for _, commits in long] == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_part_shows_what_the_whole_shows(store: Store) -> None:
+    """Turns with calls, some of them cut off, whichever part of them is asked for."""
+    chat = store.conversation("s")
+    for turn in range(12):
+        calls = [ToolCall(f"{turn}.{i}", "f", {}) for i in range(turn % 4)]
+        chat.append(
+            Message.user(f"q{turn}"),
+            Message.assistant(f"look {turn}", tool_calls=calls),
+            *(Message.tool("r", tool_call_id=c.id or "") for c in calls[turn % 3 == 0 :]),
+        )
+        chat.append(Message.assistant(f"a{turn}"))
+
+    async def run() -> None:
+        ours = TSMemoryAsyncChatStore(store)
+        whole = await ours.get_messages("s")
+        for most in range(1, len(whole) + 2):
+            assert await ours.get_messages("s", limit=most, offset=-most) == whole[-most:]
+            assert await ours.get_messages("s", limit=most) == whole[:most]
+        assert await ours.get_messages("s", limit=3, offset=5) == whole[5:8]
+        assert await ours.get_messages("s", limit=3, offset=-5) == whole[-5:-2]
+        copy = TSMemoryAsyncChatStore(store)
+        assert await copy.archive_oldest_messages("s", 7) == whole[:7]
+        assert await copy.get_messages("s") == whole[7:]
+
+    asyncio.run(run())
+
+
 # -- repair ------------------------------------------------------------------------------------
 
 
@@ -209,8 +287,10 @@ def test_what_a_crash_left_is_not_active(store: Store) -> None:
         shown = await ours.get_messages("s")
         assert [m.content for m in shown] == ["a", "b", "c", "e", None, "d's"]
         assert not any(isinstance(b, ToolCallBlock) for b in shown[1].blocks)
-        assert await ours.count_messages("s") == 6
-        assert await ours.count_messages("s", None) == 7
+        assert await ours.count_messages("s") == 7  # what is stored
+        for most in range(1, 8):
+            assert await ours.get_messages("s", limit=most, offset=-most) == shown[-most:]
+            assert await ours.get_messages("s", limit=most) == shown[:most]
         assert contents(await ours.archive_oldest_messages("s", 4)) == "abce"
         assert contents(await ours.get_messages("s")) == "d's"
         plain = TSMemoryAsyncChatStore(store, repair=False)
@@ -280,6 +360,18 @@ def test_memory_is_attached_again(store: Store) -> None:
         tokenizer_fn=str.split,
     )
     assert [m.content for m in again.get_all()] == ["a", "b"]
+
+
+def test_a_run_with_a_chat_history_of_its_own_deletes_nothing(store: Store) -> None:
+    kept = memory(store, chat_history=said("a", "b"))
+
+    async def run() -> None:
+        agent = FunctionAgent(tools=[], llm=ScriptedLLM(script=llama_loop(0)))
+        await agent.run(user_msg="c", chat_history=said("x", "y"), memory=kept)
+
+    asyncio.run(run())
+    assert texts(store) == ["a", "b", "x", "y", "c", "0 steps done"]
+    assert [m.content for m in kept.get_all(ACTIVE)] == ["x", "y", "c", "0 steps done"]
 
 
 def test_a_function_agent(store: Store) -> None:

@@ -10,32 +10,44 @@ from tsmemory.errors import CorruptRecordError
 from tsmemory.filters import Filter
 from tsmemory.model import Message, Session
 
-__all__ = ["corrupt_message", "corrupt_session", "passes", "session_sort_key", "walk"]
+__all__ = [
+    "corrupt_message",
+    "corrupt_record",
+    "corrupt_session",
+    "passes",
+    "session_sort_key",
+    "walk",
+]
+
+
+def corrupt_record(
+    user_id: str, session_id: str, time: int, error: Exception, message_id: str | None = None
+) -> CorruptRecordError:
+    """The error object in place of a record that does not decode.
+
+    Args:
+        time: µs; the message's `create_time`, or the session's `update_time`.
+        message_id: None for a session's own record.
+    """
+    broken = CorruptRecordError(
+        f"does not decode: {error}",
+        user_id=user_id,
+        session_id=session_id,
+        message_id=message_id,
+        create_time=time,
+    )
+    broken.__cause__ = error
+    return broken
 
 
 def corrupt_message(key: Key, position: Position, error: Exception) -> CorruptRecordError:
-    """What stands in the place of a message that does not decode."""
-    broken = CorruptRecordError(
-        f"does not decode: {error}",
-        user_id=key.user_id,
-        session_id=key.session_id,
-        message_id=position.message_id,
-        create_time=position.create_time,
-    )
-    broken.__cause__ = error
-    return broken
+    """The error object in place of a message that does not decode."""
+    return corrupt_record(*key, position.create_time, error, position.message_id)
 
 
 def corrupt_session(session: Session, error: Exception) -> CorruptRecordError:
-    """What stands in the place of a session record that does not decode."""
-    broken = CorruptRecordError(
-        f"does not decode: {error}",
-        user_id=session.user_id,
-        session_id=session.session_id,
-        create_time=session.update_time,
-    )
-    broken.__cause__ = error
-    return broken
+    """The error object in place of a session record that does not decode."""
+    return corrupt_record(session.user_id, session.session_id, session.update_time, error)
 
 
 def passes(row: Message | Session | CorruptRecordError, where: Filter | None) -> bool:

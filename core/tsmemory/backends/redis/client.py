@@ -27,7 +27,7 @@ import redis.sentinel
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tsmemory.engine.urls import StoreURL, scheme_of, split_url
+from tsmemory.engine.urls import StoreURL, as_bool, scheme_of, split_url
 from tsmemory.errors import InvalidInputError
 
 _sync: Any = redis  # typed in part only, and differently from release to release
@@ -133,12 +133,6 @@ def is_cluster(client: Any) -> bool:
 # -- URLs ------------------------------------------------------------------------------------
 
 
-def _flag(text: str) -> bool:
-    if text.lower() not in ("0", "1", "false", "true", "no", "yes"):
-        raise ValueError("give true or false")
-    return text.lower() in ("1", "true", "yes")
-
-
 def _seconds(text: str) -> float | None:
     return None if text.lower() == "none" else float(text)
 
@@ -151,13 +145,13 @@ _CONNECTION: dict[str, Callable[[str], Any]] = {
     "client_name": str,
     "socket_timeout": _seconds,
     "socket_connect_timeout": _seconds,
-    "socket_keepalive": _flag,
+    "socket_keepalive": as_bool,
     "health_check_interval": int,
     "ssl_ca_certs": str,
     "ssl_certfile": str,
     "ssl_keyfile": str,
     "ssl_cert_reqs": str,
-    "ssl_check_hostname": _flag,
+    "ssl_check_hostname": as_bool,
 }
 _SENTINEL: dict[str, Callable[[str], Any]] = {"sentinel_username": str, "sentinel_password": str}
 _OWN: dict[str, Callable[[str], Any]] = {

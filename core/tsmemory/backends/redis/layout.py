@@ -48,7 +48,7 @@ from typing import Any, NamedTuple
 from tsmemory.engine.codec import decode_message, decode_value, encode_value
 from tsmemory.engine.commit import Head
 from tsmemory.engine.records import UNSET, Key, Position, SessionPatch
-from tsmemory.engine.rows import corrupt_message
+from tsmemory.engine.rows import corrupt_message, corrupt_record
 from tsmemory.errors import CorruptRecordError, InvalidInputError
 from tsmemory.model import Message, Session
 
@@ -327,14 +327,7 @@ def read_head(key: Key, state: bytes, fields: Sequence[bytes]) -> Session | Corr
             metadata=dict(_metadata(named)) if named else {},
         )
     except ValueError as error:
-        broken = CorruptRecordError(
-            f"does not decode: {error}",
-            user_id=key.user_id,
-            session_id=key.session_id,
-            create_time=update_time_of(state),
-        )
-        broken.__cause__ = error
-        return broken
+        return corrupt_record(*key, update_time_of(state), error)
 
 
 def update_time_of(state: bytes) -> int:

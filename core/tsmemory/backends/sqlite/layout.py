@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from tsmemory.engine.codec import decode_message, decode_session
 from tsmemory.engine.commit import Head
 from tsmemory.engine.records import Key, Position
-from tsmemory.engine.rows import corrupt_message
+from tsmemory.engine.rows import corrupt_message, corrupt_record
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Message, Session
 
@@ -201,14 +201,7 @@ def session_of(row: tuple[Any, ...]) -> Session | CorruptRecordError:
         if body != b"{}":
             title, summary, metadata = decode_session(body)
     except (ValueError, TypeError, RecursionError) as error:
-        broken = CorruptRecordError(
-            f"does not decode: {error}",
-            user_id=_text(user_id),
-            session_id=_text(session_id),
-            create_time=_time(update_time),
-        )
-        broken.__cause__ = error
-        return broken
+        return corrupt_record(_text(user_id), _text(session_id), _time(update_time), error)
     return Session(
         user_id=user_id,
         session_id=session_id,

@@ -21,7 +21,7 @@ import msgspec
 from tsmemory.engine.codec import decode_message, decode_session, encode_session
 from tsmemory.engine.commit import Head
 from tsmemory.engine.records import Key, Position
-from tsmemory.engine.rows import corrupt_message
+from tsmemory.engine.rows import corrupt_message, corrupt_record
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Message, Session, is_pinned
 
@@ -173,11 +173,11 @@ def read_session(raw: dict[str, Any]) -> LoadedSession | CorruptRecordError:
         int(row.last)  # as much a part of the order as the rest
         expires_at = None if expires == FOREVER else int(expires)
     except ValueError as error:
-        return _broken(user_id, session_id, updated, error)
+        return corrupt_record(user_id, session_id, updated, error)
     try:
         title, summary, metadata = decode_session(row.body.encode())
     except ValueError as error:
-        return LoadedSession(row, _broken(user_id, session_id, updated, error))
+        return LoadedSession(row, corrupt_record(user_id, session_id, updated, error))
     session = Session(
         user_id=user_id,
         session_id=session_id,
@@ -192,14 +192,6 @@ def read_session(raw: dict[str, Any]) -> LoadedSession | CorruptRecordError:
         metadata=metadata,
     )
     return LoadedSession(row, session)
-
-
-def _broken(user_id: str, session_id: str, updated: int, error: Exception) -> CorruptRecordError:
-    broken = CorruptRecordError(
-        f"does not decode: {error}", user_id=user_id, session_id=session_id, create_time=updated
-    )
-    broken.__cause__ = error
-    return broken
 
 
 def _names(raw: dict[str, Any]) -> tuple[str, str, int]:

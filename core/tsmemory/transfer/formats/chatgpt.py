@@ -15,7 +15,7 @@ from typing import Any
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Block, Message, Problem, ToolCall
 from tsmemory.transfer.formats.openai_chat import arguments_of
-from tsmemory.transfer.formats.tree import Branch, branches_of
+from tsmemory.transfer.formats.tree import Branch, branches_of, read_trees
 from tsmemory.transfer.merging import Imported
 from tsmemory.transfer.sources import Source, attempt, documents, mapping_of, micros_of, read_bytes
 
@@ -31,13 +31,8 @@ def read(source: Source, *, user_id: str, branches: bool = False) -> Iterator[Im
     Args:
         branches: also the branches that were not shown last, as sessions of their own.
     """
-    for where, raw in documents(read_bytes(source, inside="conversations.json")):
-        problem = Problem(user_id, None, None, where)
-        conversations = attempt(lambda: _conversations(raw, user_id, branches), problem)  # noqa: B023
-        if isinstance(conversations, Problem):
-            yield conversations
-        else:
-            yield from conversations
+    texts = documents(read_bytes(source, inside="conversations.json"))
+    return read_trees(texts, user_id, lambda raw: _conversations(raw, user_id, branches))
 
 
 def _conversations(raw: Any, user_id: str, others: bool) -> list[Imported]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Block, Message, Problem
-from tsmemory.transfer.formats.tree import Branch, branches_of
+from tsmemory.transfer.formats.tree import Branch, branches_of, read_trees
 from tsmemory.transfer.merging import Imported
 from tsmemory.transfer.sources import Source, attempt, documents, mapping_of, micros_of, read_bytes
 
@@ -25,13 +25,8 @@ def read(source: Source, *, user_id: str, branches: bool = False) -> Iterator[Im
     Args:
         branches: also the branches that were not shown last, as sessions of their own.
     """
-    for where, raw in documents(read_bytes(source)):
-        problem = Problem(user_id, None, None, where)
-        chats = attempt(lambda: _chats(raw, user_id, branches), problem)  # noqa: B023
-        if isinstance(chats, Problem):
-            yield chats
-        else:
-            yield from chats
+    texts = documents(read_bytes(source))
+    return read_trees(texts, user_id, lambda raw: _chats(raw, user_id, branches))
 
 
 def _chats(raw: Any, user_id: str, others: bool) -> list[Imported]:

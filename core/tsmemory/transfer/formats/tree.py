@@ -6,10 +6,14 @@ sessions of their own, on request, each from the first message to its end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["Branch", "branches_of"]
+from tsmemory.model import Problem
+from tsmemory.transfer.merging import Imported
+from tsmemory.transfer.sources import attempt
+
+__all__ = ["Branch", "branches_of", "read_trees"]
 
 T = TypeVar("T")
 
@@ -59,3 +63,18 @@ def _path(leaf: str, parents: Mapping[str, str | None]) -> list[str]:
         path.append(node)
         node = parents[node]
     return path[::-1]
+
+
+def read_trees(
+    documents: Iterable[tuple[str, Any]], user_id: str, sessions_of: Callable[[Any], list[Imported]]
+) -> Iterator[Imported | Problem]:
+    """The sessions of each document of an export; one problem for a document that is odd."""
+    for where, raw in documents:
+        sessions = attempt(
+            lambda raw=raw: sessions_of(raw),  # type: ignore[misc]  # mypy infers no lambda default
+            Problem(user_id, None, None, where),
+        )
+        if isinstance(sessions, Problem):
+            yield sessions
+        else:
+            yield from sessions

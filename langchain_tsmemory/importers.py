@@ -13,7 +13,6 @@ one without is known by what it says.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,8 +20,9 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage, messages_from_dict
 
+from langchain_tsmemory._checkpoints import messages_in, newest_checkpoints, open_saver
 from langchain_tsmemory._mapping import message_id, to_neutral
-from tsmemory import InvalidInputError, Message, MissingDependencyError, Problem, Store
+from tsmemory import InvalidInputError, Message, Problem, Store
 from tsmemory.transfer import Imported, Report, import_from
 from tsmemory.transfer.sources import (
     Source,
@@ -33,8 +33,6 @@ from tsmemory.transfer.sources import (
     open_redis,
     open_sql,
     read_bytes,
-    sqlite_connection,
-    sqlite_file,
 )
 
 __all__ = [
@@ -267,79 +265,17 @@ def read_checkpoints(
     """
     with ExitStack() as stack:
         if hasattr(source, "get_tuple"):
-            saver, newest = source, _newest_of(source)
+            saver, newest = source, newest_checkpoints(source)
         else:
-            saver, newest = _open_saver(source, stack)
+            saver, newest = open_saver(source, stack)
         for thread, checkpoint_id in sorted(newest.items()):
             problem = Problem(user_id, thread, None, "its checkpoint cannot be read")
             names = {"thread_id": thread, "checkpoint_ns": "", "checkpoint_id": checkpoint_id}
-            conversation = attempt(lambda: _channel(saver, names, channel), problem)  # noqa: B023
+            conversation = attempt(lambda: messages_in(saver, names, channel), problem)  # noqa: B023
             if isinstance(conversation, Problem):
                 yield conversation
             elif conversation is not None:
                 yield _conversation(user_id, thread, conversation)
-
-
-def _channel(saver: Any, names: dict[str, str], channel: str) -> list[Any] | None:
-    """The messages of a checkpoint; None for a graph without."""
-    checkpoint = saver.get_tuple({"configurable": names})
-    messages = checkpoint.checkpoint["channel_values"].get(channel) if checkpoint else None
-    return messages if isinstance(messages, list) or messages is None else [messages]
-
-
-_NEWEST = (
-    "SELECT thread_id, max(checkpoint_id) AS newest FROM checkpoints WHERE checkpoint_ns = '' "
-    "GROUP BY thread_id"
-)
-"""Checkpoint ids sort by time, and a checkpoint that does not decode is not in the way."""
-
-
-def _newest_of(saver: Any) -> dict[str, str]:
-    """The newest checkpoint of each thread, by way of a saver's public methods."""
-    newest: dict[str, str] = {}
-    for checkpoint in saver.list(None):
-        names = checkpoint.config["configurable"]
-        if names.get("checkpoint_ns", "") == "":
-            thread = str(names["thread_id"])
-            newest[thread] = max(newest.get(thread, ""), names["checkpoint_id"])
-    return newest
-
-
-def _open_saver(source: Source, stack: ExitStack) -> tuple[Any, dict[str, str]]:
-    """A read-only saver, which builds langchain-core's messages and plain values only, and the
-    newest checkpoint of each thread."""
-    try:
-        from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-
-        serializer = JsonPlusSerializer(allowed_msgpack_modules=None)
-        path = sqlite_file(source)
-        if path is not None:
-            from langgraph.checkpoint.sqlite import SqliteSaver
-
-            db: sqlite3.Connection = stack.enter_context(sqlite_connection(path))
-            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'checkpoints'").fetchone():
-                raise InvalidInputError(f"{path} has no table 'checkpoints'")
-            saver = SqliteSaver(db, serde=serializer)
-            saver.is_setup = True  # its tables are there, and it may not create any
-            return saver, dict(db.execute(_NEWEST).fetchall())
-        if not isinstance(source, str):
-            raise InvalidInputError("give a checkpointer, a SQLite file, or a PostgreSQL URL")
-        from langgraph.checkpoint.postgres import PostgresSaver
-        from psycopg import Connection
-        from psycopg.rows import DictRow, dict_row
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"reading checkpoints needs {error.name}; pip install langgraph-checkpoint-sqlite or "
-            "langgraph-checkpoint-postgres"
-        ) from error
-    connection: Connection[DictRow] = stack.enter_context(
-        Connection[DictRow].connect(
-            source, autocommit=True, row_factory=dict_row, prepare_threshold=None
-        )
-    )
-    rows = connection.execute(_NEWEST).fetchall()
-    newest = {row["thread_id"]: row["newest"] for row in rows}
-    return PostgresSaver(connection, serde=serializer), newest
 
 
 # -- rows --------------------------------------------------------------------------------------

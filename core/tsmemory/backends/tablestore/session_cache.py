@@ -25,12 +25,12 @@ import msgspec
 from tsmemory.backends.tablestore.heads import Tail
 from tsmemory.backends.tablestore.reader import Reader
 from tsmemory.backends.tablestore.records import Record
-from tsmemory.backends.tablestore.sdk import MIN, PrimaryKey, get_range
+from tsmemory.backends.tablestore.sdk import MAX, MIN, PrimaryKey, get_range
 from tsmemory.engine.records import Key, Position
 from tsmemory.engine.steps import Steps
 from tsmemory.model import Session
 
-__all__ = ["CachedSession", "SessionCache"]
+__all__ = ["CachedSession", "SessionCache", "moved_past"]
 
 LAG_US = 3_000_000
 """µs that an index may be behind its table, a generous guess: the local ones are not."""
@@ -170,3 +170,21 @@ class SessionCache:
             rows, start = yield get_range(self.layout.message_index, start, end)
             positions += [Position(row.key[2], row.key[1]) for row in rows]
         return positions
+
+    def follow_peers(self, key: Key, cached: CachedSession) -> Steps[None]:
+        """Let the session's last time be that of its newest message, whoever wrote it."""
+        if cached.record is None:
+            return
+        layout = self.reader.layout
+        rows, _ = yield get_range(
+            layout.message_table, layout.message_key(key, MAX, MAX),
+            layout.message_key(key, MIN, MIN), backward=True, limit=1,
+            columns=[layout.partition],
+        )  # fmt: skip
+        cached.record = moved_past(cached.record, [Position(*row.key[1:]) for row in rows])
+
+
+def moved_past(record: Record, positions: Sequence[Position]) -> Record:
+    """`record`, its last time no earlier than these positions."""
+    newest = max((position.create_time for position in positions), default=0)
+    return msgspec.structs.replace(record, last_time=max(record.last_time, newest))

@@ -40,7 +40,7 @@ in the intent.
 are committed together. Between processes, a loser retries at once with what it just read, then
 after pauses that grow with its losses; and a winner, who needs no reads, pauses after a few commits
 in a row, so that none waits long. A rewrite (`Writer.rewrite`) that lost takes a *lease*: the
-head asks other writers to wait, for `LEASE_SECONDS` at most.
+head asks other writers to wait, for `leases.LEASE_SECONDS` at most.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ from tsmemory.backends.tablestore.attempt import Attempt, Knowledge, SupersededE
 from tsmemory.backends.tablestore.changes import check_patch, parts
 from tsmemory.backends.tablestore.erasing import Eraser
 from tsmemory.backends.tablestore.heads import Tail
+from tsmemory.backends.tablestore.leases import Leases
 from tsmemory.backends.tablestore.reader import Reader
-from tsmemory.backends.tablestore.records import Record, new_token
+from tsmemory.backends.tablestore.records import Record
 from tsmemory.backends.tablestore.recovery import Recovery
 from tsmemory.backends.tablestore.rows import Encoded, encode
-from tsmemory.backends.tablestore.sdk import MAX, MIN, get_range
 from tsmemory.backends.tablestore.search import add_texts
-from tsmemory.backends.tablestore.session_cache import CachedSession, SessionCache
+from tsmemory.backends.tablestore.session_cache import CachedSession, SessionCache, moved_past
 from tsmemory.backends.tablestore.turns import Turn
 from tsmemory.engine.commit import commit
 from tsmemory.engine.log import get_logger, hashed
@@ -76,7 +76,6 @@ _log = get_logger("tablestore")
 
 CONTENTION_SECONDS = 60.0
 """How long a commit tries while others write to the session."""
-LEASE_SECONDS = 2.0
 _LONGEST_PAUSE = 0.25
 """Seconds. A loser pauses for as long as its attempt took, doubled per loss, up to 16 times that:
 so what is patient enough follows the service's speed."""
@@ -106,6 +105,7 @@ class Writer:
         self.layout = reader.layout
         self.reader = reader
         self.recovery = recovery
+        self.leases = Leases(reader, recovery)
         self.cache = SessionCache(reader)
         self.tools = Tools(reader, recovery, eraser, self.cache)
 
@@ -168,10 +168,10 @@ class Writer:
                     snapshot = yield from self._snapshot(key, ids)
                     change = decide(snapshot)
                 except TSMemoryError:
-                    yield from self._release(key, lease)
+                    yield from self.leases.release(key, lease)
                     raise
                 if change is None:
-                    yield from self._release(key, lease)
+                    yield from self.leases.release(key, lease)
                     return Outcome(snapshot.session, [], 0)
                 version = snapshot.session.version if snapshot.session else 0
                 change = msgspec.structs.replace(change, if_version=version)
@@ -203,11 +203,8 @@ class Writer:
             record = yield from self._settled(key, tail, {}, "")
             if record is None or record.token is None or not self.reader.visible(record):
                 return ""
-            leased = msgspec.structs.replace(
-                record, token=new_token(), sequence=record.sequence + 1, lease=new_token()
-            )
-            if (yield from self.recovery.write_head(key, record, leased)) is None:
-                return leased.lease
+            if lease := (yield from self.leases.take(key, record)):
+                return lease
         return ""
 
     # -- commits -----------------------------------------------------------------------------
@@ -256,7 +253,7 @@ class Writer:
         knowledge = None
         if cached is not None:
             if not self.layout.isolated:
-                yield from self._after_peers(key, cached)
+                yield from self.cache.follow_peers(key, cached)
             knowledge = Knowledge(cached, fresh=False)
             if cached.wins >= _STREAK and time.monotonic() < cached.contended_until:
                 yield Pause(random.uniform(0.02, 0.06))
@@ -379,7 +376,7 @@ class Writer:
             recent = yield from self.cache.recent(key, cached, tail)
             cached.ids.update(position.message_id for position in recent)
         if not self.layout.isolated:
-            cached.record = _after(cached.record or record, tail.positions)
+            cached.record = moved_past(cached.record or record, tail.positions)
         return Knowledge(cached, recent, fresh=True)
 
     def _settled(
@@ -390,7 +387,7 @@ class Writer:
         if record is None:
             return None
         if record.lease and record.lease != lease:
-            yield from self._wait_for_lease(key, record)
+            yield from self.leases.wait_for(key, record)
             return None
         intent = record.intent
         if intent is None:
@@ -399,40 +396,3 @@ class Writer:
         if plain and set(tail.positions).issuperset(intent.appended()):
             return record
         return (yield from self.recovery.recover(key, record, encoded))
-
-    def _wait_for_lease(self, key: Key, record: Record) -> Steps[None]:
-        """Wait until the rewrite is done, or has had its time; then take the lease from it."""
-        deadline = time.monotonic() + LEASE_SECONDS
-        while time.monotonic() < deadline:
-            yield Pause(random.uniform(0.01, 0.03))
-            now = yield from self.reader.record(key)
-            if now is None or now.lease != record.lease:
-                return
-        _log.info("session %s: a rewrite did not end in time", hashed(key))
-        yield from self._release(key, record.lease)
-
-    def _release(self, key: Key, lease: str) -> Steps[None]:
-        """End a lease, where it is still there."""
-        record = (yield from self.reader.record(key)) if lease else None
-        if record is None or record.lease != lease:
-            return
-        ended = msgspec.structs.replace(
-            record, token=new_token(), sequence=record.sequence + 1, lease=""
-        )
-        yield from self.recovery.write_head(key, record, ended)
-
-    def _after_peers(self, key: Key, cached: CachedSession) -> Steps[None]:
-        """Let the session's last time be that of its newest message, whoever wrote it."""
-        if cached.record is None:
-            return
-        rows, _ = yield get_range(
-            self.layout.message_table, self.layout.message_key(key, MAX, MAX),
-            self.layout.message_key(key, MIN, MIN), backward=True, limit=1,
-            columns=[self.layout.partition],
-        )  # fmt: skip
-        cached.record = _after(cached.record, [Position(*row.key[1:]) for row in rows])
-
-
-def _after(record: Record, positions: Sequence[Position]) -> Record:
-    newest = max((position.create_time for position in positions), default=0)
-    return msgspec.structs.replace(record, last_time=max(record.last_time, newest))

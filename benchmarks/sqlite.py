@@ -169,24 +169,28 @@ def _roles(count: int, start: int = 0) -> list[str]:
     return [("user", "assistant")[i % 2] for i in range(start, start + count)]
 
 
-def _fill(store: Store, floors: tuple[FloorA, FloorB], size: int) -> None:
-    chat = store.conversation(str(size))
+def _fill(stores: tuple[Store, ...], floors: tuple[FloorA, FloorB], size: int) -> None:
     for start in range(0, size, 5000):
         roles = _roles(min(5000, size - start), start)
-        chat.append(*(Message(role, TEXT) for role in roles))
+        for store in stores:
+            store.conversation(str(size)).append(*(Message(role, TEXT) for role in roles))
         for floor in floors:
             floor.append(str(size), *({"role": role, "content": TEXT} for role in roles))
 
 
 def _appends(
-    store: Store, floors: tuple[FloorA, FloorB], session: str, batch: int
+    stores: tuple[Store, ...], floors: tuple[FloorA, FloorB], session: str, batch: int
 ) -> dict[str, Case]:
-    chat = store.conversation(session)
+    """Of `stores` the second has no index for searches, as the floors have none."""
+    chat, unindexed = (store.conversation(session) for store in stores)
     bodies = [{"role": role, "content": TEXT} for role in _roles(batch)]
     return {
         "A, by hand": lambda: floors[0].append(session, *bodies),
         "B, by hand": lambda: floors[1].append(session, *bodies),
         "tsmemory": lambda: chat.append(*(Message(role, TEXT) for role in _roles(batch))),
+        "tsmemory, search=false": lambda: unindexed.append(
+            *(Message(role, TEXT) for role in _roles(batch))
+        ),
     }
 
 
@@ -320,14 +324,17 @@ def main(rounds: int = 400) -> None:
             root = Path(directory) / durability
             root.mkdir()
             floors = (FloorA(root / "a.db", durability), FloorB(root / "b.db", durability))
-            with open_store(f"sqlite:///{root / 'ours.db'}?durability={durability}") as store:
+            url = f"sqlite:///{root / 'ours.db'}?durability={durability}"
+            plain = f"sqlite:///{root / 'plain.db'}?durability={durability}&search=false"
+            with open_store(url) as store, open_store(plain) as unindexed:
+                stores = (store, unindexed)
                 sizes = (100, 100_000, 1_000_000) if LARGE else (100, 100_000)
                 for size in sizes if durability == "normal" else sizes[:1]:
-                    _fill(store, floors, size)
+                    _fill(stores, floors, size)
                     session, chat = str(size), store.conversation(str(size))
                     for batch in (1, 4):
                         title = f"append of {batch}, history of {size:,}, durability {durability}"
-                        _measure(title, _appends(store, floors, session, batch), rounds)
+                        _measure(title, _appends(stores, floors, session, batch), rounds)
                     windows = _windows(store, floors, session)
                     _measure(f"window(20), history of {size:,}", windows, rounds)
                     append = _statements(store, lambda c=chat: c.append(Message.user("x")))
@@ -336,15 +343,14 @@ def main(rounds: int = 400) -> None:
                     pages = [
                         _pages(case, root / name)
                         for case, name in zip(
-                            _appends(store, floors, session, 1).values(),
-                            ("a.db", "b.db", "ours.db"),
+                            _appends(stores, floors, session, 1).values(),
+                            ("a.db", "b.db", "ours.db", "plain.db"),
                             strict=True,
                         )
                     ]
                     console.print(
-                        "WAL pages per append of 1: A {:.2f}, B {:.2f}, tsmemory {:.2f}\n".format(
-                            *pages
-                        )
+                        "WAL pages per append of 1: A {:.2f}, B {:.2f}, tsmemory {:.2f}, "
+                        "without index {:.2f}\n".format(*pages)
                     )
                 if durability == "normal":
                     _awaited(store, floors, "100", rounds)

@@ -176,15 +176,18 @@ def from_neutral(message: Message) -> ChatMessage:
     if not isinstance(message, Message):
         raise InvalidInputError(f"from_neutral takes a tsmemory.Message, not {type(message)}")
     content = message.content
-    if (
-        type(content) is str
-        and not message.tool_calls
-        and message.tool_call_id is None
-        and message.name is None
-        and _OWN not in message.extensions
-        and message.role in _ROLES
-    ):
-        return _build(_ROLES[message.role], [make_text(content)], {})
+    role = _ROLES.get(message.role)
+    if type(content) is str and role is not None and _OWN not in message.extensions:
+        # Most messages: a text and calls.
+        kwargs = {}
+        if message.name is not None:
+            kwargs["name"] = message.name
+        if message.tool_call_id is not None:
+            kwargs["tool_call_id"] = message.tool_call_id
+        calls = message.tool_calls
+        blocks: list[Any] = [make_text(content)] if content or not calls else []
+        blocks += [make_tool_call(call) for call in calls]
+        return _build(role, blocks, kwargs)
     try:
         return _from_neutral(message)
     except (ValueError, TypeError, KeyError, AttributeError, StopIteration) as error:

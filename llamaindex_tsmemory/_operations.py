@@ -27,6 +27,7 @@ from tsmemory import (
 __all__ = [
     "Policy",
     "add",
+    "add_many",
     "delete_all",
     "delete_at",
     "get",
@@ -98,6 +99,13 @@ def add(
     view = yield from _view(chat, policy)
     behind = view[_check_position(position) :]
     yield from _insert(chat, [new], next((m for m in behind if _is_stored(m, view)), None))
+
+
+def add_many(chat: Conversation, messages: Sequence[ChatMessage]) -> Steps[None]:
+    """Add `messages` at the end, in one commit."""
+    new = [to_neutral(message) for message in messages]
+    if new:
+        yield from chat.steps.append(new)
 
 
 def _check_position(position: Any) -> int:

@@ -147,6 +147,15 @@ class TSMemoryChatStore(StoreFields, BaseChatStore):
         """Same as `add_message`, for asyncio."""
         await self._store.arun(operations.add(self.conversation(key), self.window, message, idx))
 
+    def add_messages(self, key: str, messages: Sequence[ChatMessage]) -> None:
+        """Add messages at the end, all or none, in one commit: a turn, say. LlamaIndex's own chat
+        stores add them one by one."""
+        self._store.run(operations.add_many(self.conversation(key), _listed(messages)))
+
+    async def async_add_messages(self, key: str, messages: Sequence[ChatMessage]) -> None:
+        """Same as `add_messages`, for asyncio."""
+        await self._store.arun(operations.add_many(self.conversation(key), _listed(messages)))
+
     def delete_messages(self, key: str) -> list[ChatMessage] | None:
         """Remove the session, whatever a window shows of it.
 
@@ -219,9 +228,7 @@ class TSMemoryChatStore(StoreFields, BaseChatStore):
 
 def _listed(messages: Any) -> list[ChatMessage]:
     if isinstance(messages, (str, bytes, ChatMessage)) or not hasattr(messages, "__iter__"):
-        raise InvalidInputError(
-            f"set_messages takes a list of ChatMessage, not {type(messages).__name__}"
-        )
+        raise InvalidInputError(f"messages is a list of ChatMessage, not {type(messages).__name__}")
     return list(messages)
 
 

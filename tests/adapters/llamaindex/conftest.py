@@ -14,7 +14,10 @@ from tsmemory import Store, open_store
 
 Call = Callable[..., Any]
 
-_TWINS = {"add_message": "async_add_message"}  # the one name that is not "a" + name
+_TWINS = {  # the names that are not "a" + name
+    "add_message": "async_add_message",
+    "add_messages": "async_add_messages",
+}
 
 
 def call_sync(target: Any, method: str, *args: Any, **kwargs: Any) -> Any:

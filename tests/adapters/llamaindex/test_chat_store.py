@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import itertools
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from llama_index.core.llms import ChatMessage
 from llama_index.core.storage.chat_store import BaseChatStore, SimpleChatStore
 
-from llamaindex_tsmemory import TSMemoryChatStore, to_neutral
+from llamaindex_tsmemory import TSMemoryAsyncChatStore, TSMemoryChatStore, to_neutral
 from llamaindex_tsmemory._operations import align
 from tests.adapters.llamaindex.conftest import Call, call_async, call_sync
 from tests.adapters.llamaindex.strategies import given_many, messages, plain_messages
@@ -387,3 +388,47 @@ def test_the_event_loop_is_not_blocked_and_no_thread_runs_sync_methods(
         await chats.adelete_messages("k")
 
     asyncio.run(work())
+
+
+# -- a turn at once ----------------------------------------------------------------------------
+
+
+def test_a_turn_is_one_commit(store: Store, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = 0
+    commit = store.backend.commit
+
+    def counted(key: Any, change: Any) -> Any:
+        nonlocal commits
+        commits += 1
+        return (yield from commit(key, change))
+
+    monkeypatch.setattr(store.backend, "commit", counted)
+    chats = TSMemoryChatStore(store)
+    call(chats, "add_messages", "k", [user("a"), assistant("b"), user("c"), assistant("d")])
+    call(chats, "add_messages", "k", [])
+    assert commits == 1
+    assert texts(call(chats, "get_messages", "k")) == ["a", "b", "c", "d"]
+    with pytest.raises(InvalidInputError):
+        call(chats, "add_messages", "k", [user("e"), "f"])
+    assert len(call(chats, "get_messages", "k")) == 4
+
+
+@pytest.mark.parametrize("kind", [TSMemoryChatStore, TSMemoryAsyncChatStore])
+def test_a_store_that_was_opened_for_a_bad_argument_is_closed(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Store] = []
+    close = Store.close
+
+    def counted(self: Store) -> None:
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(Store, "close", counted)
+    url = f"sqlite:///{tmp_path}/a.db"
+    for make in (kind, kind.from_url):
+        for wrong in ({"user_id": ""}, {"ttl": "x"}):
+            with pytest.raises(InvalidInputError):
+                make(url, **wrong)
+            assert len(closed) == 1
+            closed.clear()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import msgspec
 
@@ -219,9 +220,15 @@ def _kinds(kinds: Kind | Iterable[Kind]) -> tuple[Kind, ...]:
     return tuple(kind for kind in KINDS if kind in names)
 
 
+@lru_cache(maxsize=32)
+def _has_index(kind: type[Backend]) -> bool:
+    """`isinstance(backend, Searchable)`, which asks about every attribute each time."""
+    return issubclass(kind, Searchable)
+
+
 def _candidates(backend: Backend, query: SearchQuery) -> Steps[Candidates]:
-    if isinstance(backend, Searchable):
-        return (yield from backend.search(query))
+    if _has_index(type(backend)):
+        return (yield from cast("Searchable", backend).search(query))
     return (yield from scan(backend, query))
 
 

@@ -2,8 +2,9 @@
 
     python -m benchmarks [--quick] [--json FILE] [--report FILE.md] [ENGINE …]
 
-Contenders of an engine take turns, call by call, so that what else the machine does hits all of
-them; the garbage collector is on. A history has `HISTORY` messages before it is measured. An
+Contenders of an engine take turns, call by call and in an order that changes, so that what else the
+machine does, and what a slow one leaves behind in caches, hits all of them; the garbage collector
+is on. A history has `HISTORY` messages before it is measured. An
 operation ends after `Effort.rounds` rounds, or `Effort.seconds` for all contenders together.
 """
 
@@ -14,6 +15,8 @@ import asyncio
 import json
 import os
 import platform
+import random
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -46,7 +49,7 @@ class Effort(NamedTuple):
     """For one operation of one engine, all contenders together."""
 
 
-FULL = Effort(1_000, 300, 12)
+FULL = Effort(1_000, 300, 6)
 QUICK = Effort(100, 60, 1.5)
 _MIN_ROUNDS = 5
 
@@ -72,11 +75,12 @@ def measured(calls: dict[str, Callable[[], object]], effort: Effort) -> dict[str
     times: dict[str, list[int]] = {name: [] for name in calls}
     for call in calls.values():
         call()
+    dice = random.Random(7)
     end = time.perf_counter() + effort.seconds
     for done in range(effort.rounds):
         if done >= _MIN_ROUNDS and time.perf_counter() > end:
             break
-        for name, call in calls.items():
+        for name, call in dice.sample(list(calls.items()), len(calls)):
             begin = time.perf_counter_ns()
             call()
             times[name].append(time.perf_counter_ns() - begin)
@@ -118,6 +122,10 @@ def compare(engine: str, effort: Effort) -> dict[str, Any]:
 
 def _size(path: Path) -> int:
     """Bytes of a file with what belongs to it (``-wal``), or of a directory."""
+    if path.suffix == ".db":
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        connection.close()
     files = path.rglob("*") if path.is_dir() else path.parent.glob(f"{path.name}*")
     return sum(file.stat().st_size for file in files if file.is_file())
 
@@ -235,7 +243,7 @@ def main(arguments: list[str] | None = None) -> None:
     figures["machine"] = {
         **machine(),
         "load": [round(load, 1) for load in (min(loads), max(loads))],
-        "seconds": round(time.perf_counter() - begin),
+        "minutes": round((time.perf_counter() - begin) / 60, 1),
         **effort._asdict(),
     }
     if given.json:
@@ -243,5 +251,5 @@ def main(arguments: list[str] | None = None) -> None:
     if given.report:
         report.write(figures, given.report)
     console.print(
-        f"{figures['machine']['seconds']} s; missed: {report.missed(figures) or 'nothing'}"
+        f"{figures['machine']['minutes']} minutes; missed: {report.missed(figures) or 'nothing'}"
     )

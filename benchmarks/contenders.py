@@ -136,6 +136,8 @@ def memory(stack: ExitStack, root: Path) -> Iterator[Contender]:
 def sqlite(stack: ExitStack, root: Path) -> Iterator[Contender]:
     floor = FloorB(root / "floor.db", "full")
     stack.callback(floor.db.close)
+    for i in range(SESSIONS):
+        floor.append(f"s{i}", *_bodies(1))
     yield Contender(
         "by hand: sqlite3 and json, same duties",
         lambda count: floor.append(_S, *_bodies(count)),
@@ -231,6 +233,8 @@ def redis(stack: ExitStack, root: Path) -> Iterator[Contender]:
     kind = "valkey-server" if find_server("valkey-server") else "redis-server"
     server = stack.enter_context(RedisServer(kind))
     hand = RedisByHand(stack.enter_context(server.client()))
+    for i in range(SESSIONS):
+        hand.append(f"s{i}", *_bodies(1))
     yield Contender(
         "by hand: redis-py, same duties",
         lambda count: hand.append(_S, *_bodies(count)),
@@ -342,6 +346,9 @@ def tablestore(stack: ExitStack, root: Path) -> Iterator[Contender]:
     store = Store(backend)
     store.setup()
     chat = store.conversation(_S)
+    for i in range(SESSIONS):
+        store.conversation(f"s{i}").append(Message.user("x"))
+        theirs.put_session(TheirSession(user_id="u", session_id=f"s{i}"))
     yield Contender(
         "tsmemory",
         lambda count: chat.append(*(Message(_ROLES[i % 2], TEXT) for i in range(count))),

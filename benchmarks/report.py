@@ -80,10 +80,11 @@ def _page(figures: dict[str, Any]) -> Iterator[str]:
         )
     )
     yield (
-        f"Contenders take turns call by call, with the garbage collector on. Histories hold "
+        f"The garbage collector is on. Histories hold "
         f"{machine['history']:,} messages of 292 bytes before the measurement and grow with it; "
-        f"each operation is measured up to {machine['rounds']} times per contender. Times are "
-        "µs.\n"
+        f"each operation is measured up to {machine['rounds']} times per contender, for about "
+        f"{machine['seconds']} seconds in all; the whole took {machine['minutes']} minutes. Times "
+        "are µs. Contenders take turns in an order that changes with each round.\n"
     )
     yield "![Medians by engine, on a logarithmic scale](pictures/benchmarks.svg)\n"
     yield "## Targets\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
+from typing import Literal, overload
 
 from tsmemory import checks
 from tsmemory.conversation import Conversation
@@ -17,6 +18,7 @@ from tsmemory.engine.records import UNSET, Unset
 from tsmemory.model import Erased, Id, Message, Page, Problem, Session, Stats
 from tsmemory.searching import StoreSearch
 from tsmemory.times import Time
+from tsmemory.usage import UsageStats
 from tsmemory.usecases import OnError, Order, StoreSteps, Where
 from tsmemory.usecases.arguments import PAGE
 
@@ -234,13 +236,30 @@ class Store(StoreSearch):
         """Same as `setup`, for asyncio."""
         await self.arun(self.steps.setup())
 
-    def stats(self) -> Stats:
-        """How much is stored."""
-        return self.run(self.steps.stats())
+    @overload
+    def stats(self) -> Stats: ...
 
-    async def astats(self) -> Stats:
+    @overload
+    def stats(self, *, usage: Literal[True]) -> UsageStats: ...
+
+    def stats(self, *, usage: bool = False) -> Stats:
+        """How much is stored.
+
+        Args:
+            usage: also sum the token usage that messages keep, by session and by user. Reads every
+                message, page by page.
+        """
+        return self.run(self.steps.usage_stats() if usage else self.steps.stats())
+
+    @overload
+    async def astats(self) -> Stats: ...
+
+    @overload
+    async def astats(self, *, usage: Literal[True]) -> UsageStats: ...
+
+    async def astats(self, *, usage: bool = False) -> Stats:
         """Same as `stats`, for asyncio."""
-        return await self.arun(self.steps.stats())
+        return await self.arun(self.steps.usage_stats() if usage else self.steps.stats())
 
     def verify(self) -> list[Problem]:
         """Read everything and name what is broken. Empty where all is well."""

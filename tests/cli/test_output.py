@@ -187,3 +187,19 @@ def test_export_is_private_and_follows_no_link(say: Say, url: str, tmp_path: Pat
     assert say("export", str(file), "-s", url, "--force")[0] == 0
     assert victim.read_text() == "precious"
     assert not file.is_symlink()
+
+
+def test_token_usage(say: Say, url: str) -> None:
+    usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+    with open_store(url) as store:
+        store.conversation("trip", user_id="ada").append(
+            Message.assistant("x", extensions={"langchain": {"usage_metadata": usage}})
+        )
+    found = read(say("stats", "--usage", "-s", url, "--json"))
+    assert found["usage"]["total_tokens"] == 15
+    assert found["usage_by_session"][0]["session_id"] == "trip"
+    rows = lines(say("stats", "--usage", "-s", url))
+    assert ["input_tokens", "10"] in rows
+    assert ["total_tokens", "15", "ada"] in rows
+    (row,) = csv.DictReader(io.StringIO(say("stats", "--usage", "-s", url, "--csv")[1]))
+    assert (row["user_id"], row["session_id"], row["output_tokens"]) == ("ada", "trip", "5")

@@ -10,6 +10,7 @@ from rich.text import Text
 from tsmemory.cli.doctor import Check, examine
 from tsmemory.cli.options import AsCSV, AsJSON, AsJSONL, StoreURL
 from tsmemory.cli.output import (
+    Form,
     clean,
     console,
     echo_json,
@@ -24,6 +25,7 @@ from tsmemory.cli.output import (
 from tsmemory.cli.store import opened
 from tsmemory.engine.urls import redact_url
 from tsmemory.model import Problem
+from tsmemory.usage import SessionUsage, UsageStats
 
 __all__ = ["register"]
 
@@ -34,22 +36,50 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def stats(store: StoreURL = None, as_json: AsJSON = False, as_csv: AsCSV = False) -> None:
-    """Count users, sessions and messages."""
+def stats(
+    store: StoreURL = None,
+    usage: Annotated[
+        bool, typer.Option("--usage", help="Also sum the token usage kept in messages.")
+    ] = False,
+    as_json: AsJSON = False,
+    as_csv: AsCSV = False,
+) -> None:
+    """Count users, sessions and messages; with --usage also tokens, which reads every message.
+
+    With --csv, --usage gives one row per session.
+    """
     form = output_form(as_json, False, as_csv)
     with opened(store) as opened_store:
-        record = opened_store.stats().to_dict()
+        found = opened_store.stats(usage=True) if usage else opened_store.stats()
+    record = found.to_dict()
     if form == "json":
         echo_json(record)
     elif form == "csv":
-        echo_records(form, tuple(record), [record])
+        by_session = record.get("usage_by_session")
+        columns = tuple(record) if by_session is None else SessionUsage.__struct_fields__
+        echo_records(form, columns, [record] if by_session is None else by_session)
     else:
-        for name, value in record.items():
+        counts = {name: value for name, value in record.items() if not name.startswith("usage")}
+        if isinstance(found, UsageStats):
+            counts |= {n: v for n, v in found.usage.to_dict().items() if n != "messages"}
+        for name, value in counts.items():
             if form == "lines":
                 echo_line(name, "" if value is None else value)
                 continue
             shown = "unknown" if value is None else f"{value:,}"
             console.print(Text(f"{name.replace('_', ' '):<18}{shown:>15}"))
+        if isinstance(found, UsageStats):
+            _print_usage(form, found)
+
+
+def _print_usage(form: Form, found: UsageStats) -> None:
+    """Tokens by user, the largest first."""
+    for user in found.usage_by_user:
+        name = one_line(user.user_id)
+        if form == "lines":
+            echo_line("total_tokens", user.total_tokens, name)
+        else:
+            console.print(Text(f"  tokens of {name}: {user.total_tokens:,}"), soft_wrap=True)
 
 
 def verify(

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from tsmemory import checks
 from tsmemory.engine.contract import Backend
-from tsmemory.engine.records import UNSET, SessionQuery, Unset
+from tsmemory.engine.records import UNSET, Key, MessageQuery, Position, SessionQuery, Unset
 from tsmemory.engine.steps import Steps
 from tsmemory.filters import as_filter
-from tsmemory.model import Erased, Id, Page, Problem, Session, Stats
+from tsmemory.model import Erased, Id, Message, Page, Problem, Session, Stats
 from tsmemory.times import Time, micros
-from tsmemory.usecases.arguments import PAGE, OnError, Order, Where, descending, usable
+from tsmemory.usage import (
+    SessionUsage,
+    TokenUsage,
+    UsageStats,
+    token_usage,
+    total_usage,
+    with_usage,
+)
+from tsmemory.usecases.arguments import PAGE, OnError, Order, Where, descending, position, usable
 from tsmemory.usecases.search import SearchSteps
 
 __all__ = ["StoreSteps"]
@@ -105,6 +115,31 @@ class StoreSteps(SearchSteps):
     def stats(self) -> Steps[Stats]:
         """Same as `Store.stats`."""
         return self.backend.stats()
+
+    def usage_stats(self) -> Steps[UsageStats]:
+        """Same as `Store.stats`, with ``usage=True``. Records that do not decode are left out."""
+        stats = yield from self.backend.stats()
+        sessions = yield from self.all_sessions(on_error="skip")
+        used = []
+        for session in sessions:
+            key = Key(session.user_id, session.session_id)
+            total = total_usage((yield from self._usages(key)))
+            if total.messages:
+                fields = msgspec.structs.asdict(total)
+                used.append(SessionUsage(user_id=key.user_id, session_id=key.session_id, **fields))
+        return with_usage(stats, used)
+
+    def _usages(self, key: Key) -> Steps[list[TokenUsage]]:
+        """What each message of a session reports, where it does."""
+        found: list[TokenUsage] = []
+        after: Position | None = None
+        while True:
+            rows = (yield from self.backend.read(key, MessageQuery(limit=PAGE, after=after))).rows
+            usages = (token_usage(row) for row in rows if isinstance(row, Message))
+            found += [usage for usage in usages if usage is not None]
+            if len(rows) < PAGE:
+                return found
+            after = position(rows[-1])
 
     def verify(self) -> Steps[list[Problem]]:
         """Same as `Store.verify`."""

@@ -35,6 +35,7 @@ __all__ = [
     "MessageList",
     "Page",
     "Problem",
+    "Record",
     "Session",
     "Stats",
     "ToolCall",

@@ -393,11 +393,11 @@ from tsmemory import open_store
 with open_store({url(path)!r}) as store:
     chat = store.conversation("s")
     chat.append(Message.user("parent"))
-    parents = {{id(db) for db in store.backend.connections.idle}}
+    parents = set(store.backend.connections.idle)
     child = os.fork()
     if child == 0:
         chat.append(Message.user("child"))
-        os._exit(0 if parents.isdisjoint(id(db) for db in store.backend.connections.idle) else 1)
+        os._exit(0 if parents.isdisjoint(store.backend.connections.idle) else 1)
     assert os.waitpid(child, 0)[1] == 0
     chat.append(Message.user("parent again"))
     assert [m.text for m in chat.window(9)] == ["parent", "child", "parent again"]

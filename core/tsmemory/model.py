@@ -27,20 +27,9 @@ if TYPE_CHECKING:
     from tsmemory.blocks import Content
 
 __all__ = [
-    "Block",
-    "Erased",
-    "Id",
-    "LeftOut",
-    "Message",
-    "MessageList",
-    "Page",
-    "Problem",
-    "Record",
-    "Session",
-    "Stats",
-    "ToolCall",
-    "WindowReport",
-]
+    "Block", "Erased", "Id", "LeftOut", "Message", "MessageList", "Page", "Problem", "Record",
+    "Session", "Stats", "ToolCall", "WindowReport",
+]  # fmt: skip
 
 Id: TypeAlias = str | int | uuid.UUID
 """An id, as an argument: 1 to 255 bytes of UTF-8, any characters. An int or a UUID stands for its

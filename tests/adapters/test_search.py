@@ -19,6 +19,7 @@ import langchain_tsmemory
 import llamaindex_tsmemory
 from langchain_tsmemory import TSMemoryMiddleware, search_tool
 from llamaindex_tsmemory import TSMemoryAsyncChatStore, TSMemoryRecallBlock
+from tests.adapters._python import CONFIGURED_IN_ASYNCIO
 from tests.adapters.agents._models import ScriptedModel
 from tsmemory import InvalidInputError, Message, Store, open_store
 from tsmemory.adapters import recall
@@ -95,7 +96,7 @@ class Context:
     user_id: str
 
 
-@pytest.mark.parametrize("colour", ["sync", "async"])
+@pytest.mark.parametrize("colour", ["sync", pytest.param("async", marks=CONFIGURED_IN_ASYNCIO)])
 @pytest.mark.parametrize("given", ["configurable", "context", "fixed"])
 def test_an_agent_searches_its_user_s_sessions(store: Store, given: str, colour: str) -> None:
     user = {"user_id": "ada"} if given == "fixed" else {}

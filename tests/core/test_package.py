@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,8 @@ def test_public_names_are_sorted_and_there() -> None:
     assert all(hasattr(tsmemory, name) for name in names)
     for name in names:
         public = getattr(tsmemory, name)
-        if inspect.isclass(public) or inspect.isfunction(public):
+        alias = isinstance(public, types.GenericAlias)  # a class to Python 3.10
+        if (inspect.isclass(public) and not alias) or inspect.isfunction(public):
             assert (public.__doc__ or "").strip(), f"{name} has no docstring"
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.adapters._python import CONFIGURED_IN_ASYNCIO
 from tsmemory import open_store
 
 
@@ -17,14 +17,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path):
         yield opened
 
 
-def needs_the_configuration_in_asyncio() -> None:
-    """Skip where LangGraph does not hand the run's configuration on (docs/agents.md)."""
-    if sys.version_info < (3, 11):
-        pytest.skip("on Python 3.10 LangGraph has no configuration in asyncio")
-
-
-@pytest.fixture(params=["sync", "async"])
+@pytest.fixture(params=["sync", pytest.param("async", marks=CONFIGURED_IN_ASYNCIO)])
 def mode(request: pytest.FixtureRequest) -> str:
-    if request.param == "async":
-        needs_the_configuration_in_asyncio()
     return str(request.param)

@@ -21,6 +21,7 @@ from llama_index.core.storage.chat_store.base_db import MessageStatus
 from langchain_tsmemory import TSMemoryChatMessageHistory, history_factory
 from llamaindex_tsmemory import TSMemoryAsyncChatStore, TSMemoryChatStore
 from tests._chat_api import conversations, refusal
+from tests.adapters._python import CONFIGURED_IN_ASYNCIO
 from tests.adapters.agents._agents import (
     agent,
     ask,
@@ -235,6 +236,7 @@ def test_two_agents_at_once(store: Store) -> None:
     assert refusal(store.conversation("s").window()) is None
 
 
+@CONFIGURED_IN_ASYNCIO
 def test_two_agents_at_once_in_one_loop(store: Store) -> None:
     async def run() -> None:
         made = agent(store, ScriptedModel(script=say(*["yes"] * 2 * RUNS)))

@@ -18,6 +18,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 
 from langchain_tsmemory import TSMemoryMiddleware
+from tests.adapters._python import CONFIGURED_IN_ASYNCIO
 from tests.adapters.agents._agents import agent, ask, config, roles, step, texts, tool_of
 from tests.adapters.agents._models import ScriptedModel, loop, say
 from tsmemory import Message, Store, Window, open_store
@@ -216,6 +217,7 @@ class Slow(ScriptedModel):
         await asyncio.Event().wait()
 
 
+@CONFIGURED_IN_ASYNCIO
 def test_a_stopped_stream_keeps_question_and_partial_answer(store: Store) -> None:
     async def stop() -> None:
         made = agent(store, Slow(script=say()))

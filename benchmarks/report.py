@@ -65,8 +65,8 @@ def _page(figures: dict[str, Any]) -> Iterator[str]:
     yield "# Benchmarks\n"
     yield (
         "What an operation costs on each engine, beside the same work by hand (the floor) and the "
-        "packages people use on that engine. `make bench` measures it again in under 15 minutes, "
-        "`make bench-quick` in under 2; this page is written by the former.\n"
+        "packages people use on that engine. `make bench` measures it again and writes this "
+        "page; `make bench-quick` is shorter and less exact.\n"
     )
     yield (
         f"Measured on {machine['date']}: {machine['processor']}, {machine['cpus']} CPUs, "
@@ -90,7 +90,11 @@ def _page(figures: dict[str, Any]) -> Iterator[str]:
     yield "## Targets\n"
     yield (
         f"An append and a window of 20 cost at most {TARGET} × the floor, and no more than the "
-        "fastest peer.\n"
+        "fastest peer. All figures are of one run: on a busy machine, ratios a third apart "
+        "may change places in the next. A contender that reads a whole history also slows whoever "
+        "comes after it; the changing order spreads that, but does not remove it. The detailed "
+        "benchmarks (`python -m benchmarks.sqlite`, `.redis_costs`, `.postgres`) compare with the "
+        "floor alone.\n"
     )
     for line, met in _targets(figures):
         yield f"- {'met' if met else '**missed**'}: {line}"

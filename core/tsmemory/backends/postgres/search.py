@@ -53,6 +53,9 @@ _MAX_POSITION, _MAX_REPEATED = 16_000, 255
 _MAX_BYTES = 900_000
 _LOOKED_AT = 2_000
 """Rows that one page looks at; with rare roles or filters it may end before its limit."""
+_BITMAPS = ("SELECT set_config('enable_bitmapscan', 'on', true)", None)
+"""Ahead of a search, in its transaction: a GIN index is only ever read by a bitmap scan, which
+`client` switches off for what has an index in its order."""
 _SLICE = 200  # messages indexed per transaction, where setup() finds some without a vector
 
 
@@ -113,7 +116,7 @@ class Search:
         size = max(query.limit + 1, 64)
         while looked_at < _LOOKED_AT:
             statement = self._searching(query, after, size)
-            (rows,) = yield fetch(statement, user_id=query.user_id)
+            _, rows = yield fetch(_BITMAPS, statement, user_id=query.user_id)
             for user_id, session_id, session, *columns in rows:
                 if len(hits) == query.limit:
                     assert after is not None  # a hit was seen
@@ -132,7 +135,7 @@ class Search:
         self, query: SearchQuery, after: tuple[int, int, str] | None, limit: int
     ) -> tuple[str, dict[str, Any]]:
         clauses = [LIVE, "(m.search @@ %(query)s::tsquery OR m.search IS NULL)"]
-        values: dict[str, Any] = {"limit": limit}
+        values: dict[str, Any] = {}
         for clause, name, value in (
             ("m.user_id = %(user_id)s", "user_id", query.user_id),
             ("s.session_id = %(session_id)s", "session_id", query.session_id),
@@ -150,7 +153,7 @@ class Search:
         sql = (
             f"SELECT s.user_id, s.session_id, m.session, {MESSAGE_COLUMNS} FROM {{messages}} m "
             f"JOIN {{sessions}} s ON s.id = m.session WHERE {' AND '.join(clauses)} "
-            "ORDER BY m.create_time DESC, m.session DESC, m.message_id DESC LIMIT %(limit)s"
+            f"ORDER BY m.create_time DESC, m.session DESC, m.message_id DESC LIMIT {limit:d}"
         )
         # The query is in the statement: planned without it (`client` wants generic plans), the
         # index would not be used. Tokens hold no quote, backslash, brace or percent sign.

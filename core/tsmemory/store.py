@@ -249,7 +249,7 @@ class Store(StoreSearch):
             usage: also sum the token usage that messages keep, by session and by user. Reads every
                 message, page by page.
         """
-        return self.run(self.steps.usage_stats() if usage else self.steps.stats())
+        return self.run(self.steps.stats(usage=True) if usage else self.steps.stats())
 
     @overload
     async def astats(self) -> Stats: ...
@@ -259,7 +259,7 @@ class Store(StoreSearch):
 
     async def astats(self, *, usage: bool = False) -> Stats:
         """Same as `stats`, for asyncio."""
-        return await self.arun(self.steps.usage_stats() if usage else self.steps.stats())
+        return await self.arun(self.steps.stats(usage=True) if usage else self.steps.stats())
 
     def verify(self) -> list[Problem]:
         """Read everything and name what is broken. Empty where all is well."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal, overload
+
 import msgspec
 
 from tsmemory import checks
@@ -112,12 +114,17 @@ class StoreSteps(SearchSteps):
         """Same as `Store.setup`."""
         return self.backend.setup()
 
-    def stats(self) -> Steps[Stats]:
-        """Same as `Store.stats`."""
-        return self.backend.stats()
+    @overload
+    def stats(self) -> Steps[Stats]: ...
 
-    def usage_stats(self) -> Steps[UsageStats]:
-        """Same as `Store.stats`, with ``usage=True``. Records that do not decode are left out."""
+    @overload
+    def stats(self, *, usage: Literal[True]) -> Steps[UsageStats]: ...
+
+    def stats(self, *, usage: bool = False) -> Steps[Any]:
+        """Same as `Store.stats`. Of the usage, records that do not decode are left out."""
+        return self._usage_stats() if usage else self.backend.stats()
+
+    def _usage_stats(self) -> Steps[UsageStats]:
         stats = yield from self.backend.stats()
         sessions = yield from self.all_sessions(on_error="skip")
         used = []

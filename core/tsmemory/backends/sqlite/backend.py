@@ -233,7 +233,8 @@ class SQLiteBackend(LocalBackend):
         outcome: Outcome = yield Write(
             lambda db, _undo: changes.rewrite(db, key, decide, ids, self.clock)
         )
-        yield from self._forget_deleted()
+        if outcome.deleted or outcome.stored:
+            yield from self._forget_deleted()
         return outcome
 
     # -- removing ----------------------------------------------------------------------------

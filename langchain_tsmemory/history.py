@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 from langchain_core.chat_history import BaseChatMessageHistory
-from langchain_core.messages import BaseMessage, RemoveMessage
+from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 
 from langchain_tsmemory._mapping import from_neutral, is_same, message_id, to_neutral
-from langchain_tsmemory._shared_runs import SharedRuns
+from langchain_tsmemory._partial import PARTIAL
+from langchain_tsmemory._shared_runs import SharedRuns, run_input
+from langchain_tsmemory._stopped_runs import watch
 from tsmemory import InvalidInputError, Message, Steps, Store, Window, open_store
 from tsmemory.adapters import ClosesStore, append_distinct, connect
 
@@ -151,7 +154,9 @@ class TSMemoryChatMessageHistory(ClosesStore, BaseChatMessageHistory):
         await self._store.arun(self._add(messages))
 
     def _add(self, messages: Iterable[BaseMessage]) -> Steps[None]:
-        change = _change(messages)
+        return self._apply(_change(messages))
+
+    def _apply(self, change: _Change) -> Steps[None]:
         if change.clear:
             yield from self.conversation.steps.clear()
         elif change.remove:
@@ -171,24 +176,51 @@ class TSMemoryChatMessageHistory(ClosesStore, BaseChatMessageHistory):
 
 class _RunHistory(TSMemoryChatMessageHistory):
     """A history for one run, as the factories make it: what it read first, it gives again, until
-    it writes. See `_shared_runs` for why a run needs that."""
+    it writes. See `_shared_runs` for why a run needs that, and `_stopped_runs` for how a run that
+    is stopped is stored."""
 
     _given: list[BaseMessage] | None = None
+    _asked: list[BaseMessage] | None = None
+    """What the run is asked; None before it is known, and once its turn is written."""
+    _unfinished: Sequence[Message] = ()
+    """What is being written: where that is interrupted, nobody knows whether it arrived."""
+    _stopped = False
+
+    def __init__(self, session_id: str, *, store: Store, **options: Any) -> None:
+        super().__init__(session_id, store=store, **options)
+        watch(store, self._on_stop)
 
     @property
     def messages(self) -> list[BaseMessage]:  # type: ignore[override]  # a property is allowed
         if self._given is None:
+            self._asked = run_input()
             self._given = self._store.run(self._read())
         return list(self._given)
 
     async def aget_messages(self) -> list[BaseMessage]:
         if self._given is None:
+            self._asked = run_input()
             self._given = await self._store.arun(self._read())
         return list(self._given)
 
-    def _add(self, messages: Iterable[BaseMessage]) -> Steps[None]:
-        self._given = None
-        return super()._add(messages)
+    def _apply(self, change: _Change) -> Steps[None]:
+        if self._stopped:
+            return
+        self._given = self._asked = None
+        self._unfinished = change.add
+        yield from super()._apply(change)
+        self._unfinished = ()
+
+    def _on_stop(self, answer: AIMessage | None) -> Steps[None]:
+        """Store the turn of a run that ended early, if it is not stored yet."""
+        turn = list(self._unfinished)
+        if self._asked is not None:
+            turn = list(_change(self._asked).add)
+            if answer is not None:
+                turn.append(msgspec.structs.replace(to_neutral(answer), metadata=PARTIAL))
+        if turn:
+            self._stopped = True
+            yield from append_distinct(self.conversation, turn, is_same)
 
     def clear(self) -> None:
         self._given = None

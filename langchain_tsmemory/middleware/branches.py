@@ -34,11 +34,10 @@ from typing import Any, NamedTuple
 
 from langgraph.checkpoint.memory import InMemorySaver
 
+from langchain_tsmemory._partial import RECORD
 from tsmemory import Message
 
 __all__ = ["RECORD", "Place", "hidden_ids", "recorded", "saver_name"]
-
-RECORD = "langgraph"
 
 
 class Place(NamedTuple):

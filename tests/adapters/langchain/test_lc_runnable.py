@@ -470,8 +470,11 @@ def test_langchain_still_reads_where_we_look() -> None:
     for name in ("_enter_history", "_aenter_history", "_exit_history", "_aexit_history"):
         method = getattr(RunnableWithMessageHistory, name)
         assert method.__globals__["__name__"] == lc_history.__name__
-        if "exit" in name:
-            assert "input_messages" in method.__code__.co_varnames
+        names = {"self", "input_messages"} if "exit" in name else {"self", "value"}
+        assert names <= set(method.__code__.co_varnames)
+    configures = RunnableWithMessageHistory._merge_configs
+    assert configures.__globals__["__name__"] == lc_history.__name__
+    assert "config" in configures.__code__.co_varnames
 
 
 @pytest.mark.parametrize("how", HOWS)

@@ -7,12 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager, Callbacks
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
-from langchain_core.runnables.config import RunnableConfig, patch_config, var_child_runnable_config
+from langchain_core.runnables.config import var_child_runnable_config
 
-__all__ = ["Heard", "heard"]
+__all__ = ["PARTIAL", "RECORD", "Heard", "heard", "listening"]
+
+RECORD = "langgraph"
+"""The key of a message's metadata under which ``partial`` marks an answer that was stopped, and an
+agent's messages have where they come from (`middleware.branches`)."""
+PARTIAL = {RECORD: {"partial": True}}
+"""The metadata of an answer that was stopped, outside of an agent."""
 
 
 class Heard(BaseCallbackHandler):
@@ -23,6 +29,9 @@ class Heard(BaseCallbackHandler):
     def __init__(self) -> None:
         self._run: uuid.UUID | None = None
         self._chunks: list[AIMessageChunk] = []
+
+    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing; LangChain would make one text of the messages for a handler without it."""
 
     def on_llm_new_token(
         self, token: Any, *, chunk: Any = None, run_id: uuid.UUID, **kwargs: Any
@@ -47,17 +56,18 @@ def heard() -> Iterator[Heard]:
     """Listen to the models that are called within."""
     listener = Heard()
     config = var_child_runnable_config.get()
-    token = var_child_runnable_config.set(_with(config, listener))
+    callbacks = listening((config or {}).get("callbacks"), listener)
+    token = var_child_runnable_config.set({**(config or {}), "callbacks": callbacks})
     try:
         yield listener
     finally:
         var_child_runnable_config.reset(token)
 
 
-def _with(config: RunnableConfig | None, listener: Heard) -> RunnableConfig:
-    callbacks = (config or {}).get("callbacks")
+def listening(callbacks: Callbacks, listener: Heard) -> Callbacks:
+    """A config's callbacks with the listener, which hears a run and those within."""
     if isinstance(callbacks, BaseCallbackManager):
-        manager = callbacks.copy()
+        manager: BaseCallbackManager = callbacks.copy()
         manager.add_handler(listener, inherit=True)
-        return patch_config(config, callbacks=manager)
-    return {**(config or {}), "callbacks": [*(callbacks or ()), listener]}
+        return manager
+    return [*(callbacks or ()), listener]

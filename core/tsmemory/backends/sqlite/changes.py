@@ -43,30 +43,31 @@ _INSERT = (
     "INSERT INTO messages (session, create_time, message_id, pinned, body) VALUES (?, ?, ?, ?, ?) "
     "ON CONFLICT DO NOTHING"
 )
-_LAST = "max(?1, last_time + 1) + ?2 - 1"  # the time of the last message of the batch
+_LAST = "max(:now, last_time + 1) + :count - 1"  # the time of the last message of the batch
 _APPEND = f"""
 UPDATE sessions SET
     version = version + 1,
-    message_count = message_count + ?2,
+    message_count = message_count + :count,
     last_time = {_LAST},
     update_time = max(
-        ?1,
-        CASE WHEN {_LAST} <= ?1 + {CLOCK_SKEW_US} THEN {_LAST} ELSE 0 END,
-        CASE WHEN update_time <= ?1 + {CLOCK_SKEW_US} THEN update_time ELSE 0 END
+        :now,
+        CASE WHEN {_LAST} <= :now + {CLOCK_SKEW_US} THEN {_LAST} ELSE 0 END,
+        CASE WHEN update_time <= :now + {CLOCK_SKEW_US} THEN update_time ELSE 0 END
     )
     %s
-WHERE user_id = ?3 AND session_id = ?4 AND %s
+WHERE user_id = :user_id AND session_id = :session_id AND %s
     AND typeof(version) = 'integer' AND typeof(message_count) = 'integer'
     AND typeof(last_time) = 'integer' AND typeof(update_time) = 'integer'
     AND last_time < {2**62} AND update_time < {2**62}
 RETURNING {SESSION_COLUMNS}
 """
-"""`engine.commit.plan` for a plain append: (now, messages, user_id, session_id, ttl)."""
-_APPEND_LASTING = _APPEND % ("", "ttl IS NULL AND expires_at IS NULL AND ?5 IS NULL")
+"""`engine.commit.plan` for a plain append of `count` messages at `now` (µs). The parameters have
+names: Python 3.14 takes no sequence for numbered ones (`?1`), which it counts as named."""
+_APPEND_LASTING = _APPEND % ("", "ttl IS NULL AND expires_at IS NULL AND :ttl IS NULL")
 _APPEND_EXPIRING = _APPEND % (
-    ", ttl = coalesce(?5, ttl), "
-    "expires_at = ?1 + CAST(round(coalesce(?5, ttl) * 1000000) AS INTEGER)",
-    "(expires_at IS NULL OR expires_at > ?1)",
+    ", ttl = coalesce(:ttl, ttl), "
+    "expires_at = :now + CAST(round(coalesce(:ttl, ttl) * 1000000) AS INTEGER)",
+    "(expires_at IS NULL OR expires_at > :now)",
 )
 """Names the column of one more index, which costs even where nothing expires."""
 _LIST_ANEW = "UPDATE sessions SET listed_time = update_time WHERE pk = ?"
@@ -105,7 +106,13 @@ def append(
         NotPlain: there is no such session, it is damaged, or an id is there already.
     """
     messages = change.append
-    values = (now, len(messages), *key, change.ttl)
+    values = {
+        "now": now,
+        "count": len(messages),
+        "user_id": key.user_id,
+        "session_id": key.session_id,
+        "ttl": change.ttl,
+    }
     rows = db.execute(_APPEND_LASTING, values).fetchall()
     if not rows:
         rows = db.execute(_APPEND_EXPIRING, values).fetchall()

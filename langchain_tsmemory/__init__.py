@@ -23,7 +23,6 @@ except ModuleNotFoundError as error:
         'langchain_tsmemory needs langchain-core; pip install "tsmemory[langchain]"'
     ) from error
 
-from langchain_tsmemory._mapping import from_neutral, to_neutral
 from langchain_tsmemory._tokens import model_token_counter
 from langchain_tsmemory.history import (
     USER_HISTORY_FIELDS,
@@ -31,6 +30,7 @@ from langchain_tsmemory.history import (
     history_factory,
     user_history_factory,
 )
+from langchain_tsmemory.mapping import from_neutral, to_neutral
 
 if TYPE_CHECKING:
     from langchain_tsmemory.middleware import TSMemoryMiddleware

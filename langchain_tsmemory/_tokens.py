@@ -7,7 +7,7 @@ from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel
 
-from langchain_tsmemory._mapping import from_neutral
+from langchain_tsmemory.mapping import from_neutral
 from tsmemory import InvalidInputError, Message
 
 __all__ = ["model_token_counter"]

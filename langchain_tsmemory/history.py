@@ -10,10 +10,10 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 
-from langchain_tsmemory._mapping import from_neutral, is_same, message_id, to_neutral
 from langchain_tsmemory._partial import PARTIAL
 from langchain_tsmemory._shared_runs import SharedRuns, run_input
 from langchain_tsmemory._stopped_runs import watch
+from langchain_tsmemory.mapping import from_neutral, is_same, message_id, to_neutral
 from tsmemory import InvalidInputError, Message, Steps, Store, Window, open_store
 from tsmemory.adapters import ClosesStore, append_distinct, connect
 

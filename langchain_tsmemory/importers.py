@@ -21,7 +21,7 @@ from typing import Any
 from langchain_core.messages import BaseMessage, messages_from_dict
 
 from langchain_tsmemory._checkpoints import messages_in, newest_checkpoints, open_saver
-from langchain_tsmemory._mapping import message_id, to_neutral
+from langchain_tsmemory.mapping import message_id, to_neutral
 from tsmemory import InvalidInputError, Message, Problem, Store
 from tsmemory.transfer import Imported, Report, import_from
 from tsmemory.transfer.sources import (

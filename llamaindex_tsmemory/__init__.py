@@ -24,9 +24,9 @@ except ModuleNotFoundError as error:
         'llamaindex_tsmemory needs llama-index-core; pip install "tsmemory[llamaindex]"'
     ) from error
 
-from llamaindex_tsmemory._mapping import from_neutral, to_neutral
 from llamaindex_tsmemory.async_chat_store import TSMemoryAsyncChatStore
 from llamaindex_tsmemory.chat_store import TSMemoryChatStore
+from llamaindex_tsmemory.mapping import from_neutral, to_neutral
 
 if TYPE_CHECKING:
     from llamaindex_tsmemory.search import TSMemoryRecallBlock, TSMemoryRetriever

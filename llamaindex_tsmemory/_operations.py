@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import msgspec
 from llama_index.core.base.llms.types import ChatMessage
 
-from llamaindex_tsmemory._mapping import from_neutral, to_neutral
-from llamaindex_tsmemory._values import same
+from llamaindex_tsmemory.mapping import from_neutral, to_neutral
+from llamaindex_tsmemory.mapping.values import same
 from tsmemory import (
     Conversation,
     CorruptRecordError,

@@ -18,8 +18,8 @@ from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, Messag
 from llamaindex_tsmemory import _active
 from llamaindex_tsmemory import _operations as operations
 from llamaindex_tsmemory._active import MARK, START, STATUS, position
-from llamaindex_tsmemory._mapping import to_neutral
 from llamaindex_tsmemory._serialisation import StoreFields
+from llamaindex_tsmemory.mapping import to_neutral
 from tsmemory import ConflictError, Conversation, InvalidInputError, Message, Steps, Store
 
 __all__ = ["MARK", "STATUS", "TSMemoryAsyncChatStore"]

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from llama_index.core.base.llms.types import ChatMessage
 
-from llamaindex_tsmemory._mapping import to_neutral
+from llamaindex_tsmemory.mapping import to_neutral
 from tsmemory import InvalidInputError, Message, Problem, Store
 from tsmemory.transfer import Imported, Report, import_from
 from tsmemory.transfer.sources import (

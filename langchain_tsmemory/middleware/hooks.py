@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from langchain.agents.middleware.types import AgentMiddleware
 from langchain_core.messages import BaseMessage
 
-from langchain_tsmemory._mapping import message_id
 from langchain_tsmemory._partial import Heard, heard
+from langchain_tsmemory.mapping import message_id
 from langchain_tsmemory.middleware.identity import Identity, run_of
 from langchain_tsmemory.middleware.memory import Sessions
 from langchain_tsmemory.middleware.request import is_summary, with_breakpoint

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from langchain_tsmemory._mapping import to_neutral
+from langchain_tsmemory.mapping import to_neutral
 from tsmemory import Message
 
 __all__ = ["SessionIds", "Sessions", "aligned", "unstored"]

@@ -13,7 +13,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from langchain_tsmemory._mapping import from_neutral, message_id
+from langchain_tsmemory.mapping import from_neutral, message_id
 from tsmemory import Message, WindowReport
 
 __all__ = ["is_summary", "request_messages", "with_breakpoint"]

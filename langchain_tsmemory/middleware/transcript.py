@@ -21,7 +21,7 @@ from typing import NamedTuple
 import msgspec
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, RemoveMessage, ToolMessage
 
-from langchain_tsmemory._mapping import message_id, to_neutral
+from langchain_tsmemory.mapping import message_id, to_neutral
 from langchain_tsmemory.middleware.branches import RECORD, Place, hidden_ids, recorded
 from langchain_tsmemory.middleware.memory import SessionIds, aligned, inputs, unstored
 from langchain_tsmemory.middleware.request import request_messages

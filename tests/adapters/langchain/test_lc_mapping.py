@@ -19,7 +19,11 @@ from langchain_core.documents import Document
 from langchain_core.messages import content as lc_content
 from pydantic import BaseModel
 
-from langchain_tsmemory import _blocks, _mapping, from_neutral, to_neutral
+from langchain_tsmemory import from_neutral, to_neutral
+from langchain_tsmemory.mapping import message_id
+from langchain_tsmemory.mapping.blocks import from_blocks, to_blocks
+from langchain_tsmemory.mapping.blocks.writing import STANDARD
+from langchain_tsmemory.mapping.roles import KINDS, MAPPED_FIELDS
 from tests.adapters.langchain.strategies import blocks, chunks, messages, standard_blocks, thorough
 from tsmemory import InvalidInputError, Message, Store, ToolCall, Window, open_store
 
@@ -63,9 +67,9 @@ def test_home_again_is_exact(store: Store, message: lc.BaseMessage) -> None:
 @settings(thorough, suppress_health_check=[HealthCheck.too_slow])
 @given(block=blocks)
 def test_blocks_are_neutral_and_come_home(block: dict[str, Any]) -> None:
-    neutral = _blocks.to_block(block)
-    assert neutral["type"] in _blocks.STANDARD
-    assert _blocks.from_block(neutral) == block
+    (neutral,) = to_blocks([block])
+    assert neutral["type"] in STANDARD
+    assert from_blocks([neutral]) == [block]
     if len(neutral.get("base64", "")) == 200:
         assert repr(neutral).count(neutral["base64"]) == 1, "the medium is kept twice"
 
@@ -73,7 +77,7 @@ def test_blocks_are_neutral_and_come_home(block: dict[str, Any]) -> None:
 @given(block=standard_blocks)
 @thorough
 def test_standard_blocks_pass_untouched(block: dict[str, Any]) -> None:
-    assert _blocks.to_block(block) is block
+    assert to_blocks([block])[0] is block
 
 
 @given(chunk=chunks)
@@ -175,7 +179,7 @@ def test_messages_of_others_become_good_ones() -> None:
 )
 def test_an_origin_that_makes_no_sense_is_left_out(origin: Any) -> None:
     block = {"type": "text", "text": "hi", "origin": origin}
-    assert _blocks.from_block(block) == {"type": "text", "text": "hi"}
+    assert from_blocks([block]) == [{"type": "text", "text": "hi"}]
 
 
 B64 = "iVBORw0KGgo="
@@ -282,9 +286,9 @@ B64 = "iVBORw0KGgo="
     ],
 )
 def test_provider_blocks_say_the_same_in_the_standard(raw: Any, neutral: Any) -> None:
-    block = _blocks.to_block(raw)
+    (block,) = to_blocks([raw])
     assert {k: v for k, v in block.items() if k != "origin"} == neutral
-    assert _blocks.from_block(block) == raw
+    assert from_blocks([block]) == [raw]
 
 
 def test_a_window_drops_a_call_from_everywhere(store: Store) -> None:
@@ -469,11 +473,11 @@ def test_from_neutral_refuses_others() -> None:
 @pytest.mark.parametrize(
     "notes",
     [
-        {"packed": True, "artifact": {"langchain": "dict"}},
+        {"encoded": True, "artifact": {"langchain": "dict"}},
         {"type": []},
         {"id": 5j},
         {"extra": 5},
-        {"extra": {"a": 1}, "packed": True, "artifact": {"langchain": "document", "a": 1}},
+        {"extra": {"a": 1}, "encoded": True, "artifact": {"langchain": "document", "a": 1}},
     ],
 )
 def test_an_extension_that_does_not_read_is_named(notes: dict[str, Any]) -> None:
@@ -491,7 +495,7 @@ def test_ids(lc_id: str | None) -> None:
     assert from_neutral(neutral).id == lc_id
     if lc_id is not None:
         assert to_neutral(lc.HumanMessage("x", id=lc_id)).message_id == neutral.message_id
-        assert _mapping.message_id(lc_id) == neutral.message_id
+        assert message_id(lc_id) == neutral.message_id
 
 
 # -- introspection: what a later release adds fails here, instead of being dropped ---------------
@@ -509,9 +513,9 @@ def _message_classes() -> set[type[lc.BaseMessage]]:
 def test_every_message_class_is_known() -> None:
     abstract = {lc.BaseMessage, lc.BaseMessageChunk}
     whole = {c for c in _message_classes() - abstract if not issubclass(c, lc.BaseMessageChunk)}
-    assert whole - {lc.RemoveMessage} == set(_mapping._KINDS)
+    assert whole - {lc.RemoveMessage} == set(KINDS)
     for chunk in _message_classes() - abstract - whole:
-        assert chunk.__mro__[1] in _mapping._KINDS
+        assert chunk.__mro__[1] in KINDS
 
 
 FIELDS = {
@@ -526,9 +530,9 @@ EVERY = {"content", "additional_kwargs", "response_metadata", "type", "name", "i
 
 
 def test_every_field_of_every_class_is_known() -> None:
-    for cls, kind in _mapping._KINDS.items():
+    for cls, kind in KINDS.items():
         assert set(cls.model_fields) <= EVERY | FIELDS[kind.type], cls
-        assert {name for name, _ in kind.rest} == set(cls.model_fields) - _mapping._MAPPED
+        assert {name for name, _ in kind.extension_fields} == set(cls.model_fields) - MAPPED_FIELDS
         assert not cls.__private_attributes__
 
 
@@ -544,8 +548,8 @@ def test_every_standard_block_type_is_known() -> None:
     for union in (lc_content.ContentBlock, lc_content.Annotation):
         for block in get_args(union):
             kinds |= set(get_args(get_type_hints(block)["type"]))
-    assert kinds <= _blocks.STANDARD
-    assert set(lc_content.KNOWN_BLOCK_TYPES) <= _blocks.STANDARD
+    assert kinds <= STANDARD
+    assert set(lc_content.KNOWN_BLOCK_TYPES) <= STANDARD
 
 
 def test_every_key_of_a_tool_call_is_known() -> None:

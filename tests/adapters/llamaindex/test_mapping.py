@@ -37,8 +37,11 @@ from llama_index.core.base.llms.types import (
 )
 from pydantic import BaseModel
 
-from llamaindex_tsmemory import TSMemoryChatStore, _blocks, from_neutral, to_neutral
-from llamaindex_tsmemory._values import decode, encode, same
+from llamaindex_tsmemory import TSMemoryChatStore, from_neutral, to_neutral
+from llamaindex_tsmemory.mapping.blocks import from_blocks, to_blocks
+from llamaindex_tsmemory.mapping.blocks.reading import BLOCK_TYPES
+from llamaindex_tsmemory.mapping.blocks.writing import WRITERS
+from llamaindex_tsmemory.mapping.values import decode, encode, same, union_members
 from tests.adapters.llamaindex.conftest import Call, call_async, call_sync
 from tests.adapters.llamaindex.strategies import (
     BLOCKS,
@@ -527,9 +530,9 @@ def test_every_role_block_and_field_is_known() -> None:
     assert {role.value for role in MessageRole} == {
         *("system", "developer", "user", "assistant", "function", "tool", "chatbot", "model")
     }
-    union = set(_blocks.union_members(ContentBlock))
-    assert union == set(_blocks.BLOCK_TYPES.values()) == set(BLOCKS)
-    written = set(_blocks._WRITERS) | {CachePoint, CitationBlock}  # those two have other ways
+    union = set(union_members(ContentBlock))
+    assert union == set(BLOCK_TYPES.values()) == set(BLOCKS)
+    written = set(WRITERS) | {CachePoint, CitationBlock}  # those two have other ways
     assert union == written
     cache_control = CachePoint.model_fields["cache_control"].annotation
     assert cache_control is not None
@@ -542,10 +545,10 @@ def test_a_block_of_a_later_release_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
         block_type: Literal["new"] = "new"  # type: ignore[assignment]
         when: dt.date
 
-    monkeypatch.setitem(_blocks.BLOCK_TYPES, "new", NewBlock)
+    monkeypatch.setitem(BLOCK_TYPES, "new", NewBlock)
     block = NewBlock(text="x", when=dt.date(2030, 1, 1))
-    (neutral,) = _blocks.to_blocks([block])
+    (neutral,) = to_blocks([block])
     assert neutral["value"] == {"type": "new", "text": "x", "when": dt.date(2030, 1, 1)}
-    assert _blocks.from_blocks([neutral]) == [block]
+    assert from_blocks([neutral]) == [block]
     monkeypatch.undo()
-    assert _blocks.from_blocks([neutral]) == []
+    assert from_blocks([neutral]) == []

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from tsmemory import Block, Message
 from tsmemory.blocks import block_text
+from tsmemory.mapping import REASONING_KEY, reasoning_signature, type_names
 
 __all__ = ["Presented", "present"]
 
@@ -53,13 +54,13 @@ def present(message: Message, blocks: Sequence[Any]) -> Presented:
             shown.append(part)
         elif block.get("type") == "reasoning" and block.get("reasoning"):
             thoughts.append(str(block["reasoning"]))
-    kwargs = {"reasoning_content": "\n\n".join(thoughts)} if thoughts else {}
+    kwargs = {REASONING_KEY: "\n\n".join(thoughts)} if thoughts else {}
     texts = [b for b in shown if b["type"] == "text"]
     if all(b["type"] in ("text", "tool_call") for b in shown) and len(texts) <= 1:
         text = texts[0]["text"] if texts else ""
         if text or message.tool_calls or thoughts:
             return Presented(text, {}, kwargs)
-        return Presented(_names(blocks), {}, kwargs)
+        return Presented(type_names(blocks), {}, kwargs)
     marks = {"output_version": "v1"}
     return Presented(shown, marks | ({"model_provider": provider} if provider else {}), kwargs)
 
@@ -89,19 +90,11 @@ def _links(block: Block) -> dict[str, Any]:
 
 
 def _reasoning(block: Block) -> tuple[Any | None, str | None]:
-    extras = block.get("extras")
-    extras = extras if isinstance(extras, dict) else {}
-    signature = extras.get("signature")
-    if isinstance(signature, str) and signature:
+    signature = reasoning_signature(block)
+    if signature is not None:
         # Not as the standard block: langchain-openai would send the signature to OpenAI.
         thought = {"type": "thinking", "thinking": block.get("reasoning") or ""}
         return {**thought, "signature": signature}, _ANTHROPIC
     if str(block.get("id", "")).startswith("rs_"):
         return block, _OPENAI
     return None, None
-
-
-def _names(blocks: Sequence[Any]) -> str:
-    """What stands for an answer of which no part can be shown: it must not arrive empty."""
-    kinds = dict.fromkeys(str(b.get("type")) for b in blocks if isinstance(b, dict))
-    return f"[{', '.join(kinds)}]" if kinds else ""

@@ -6,10 +6,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llamaindex_tsmemory._values import LEFT_OUT, encode, plain
+from llamaindex_tsmemory.mapping.values import encode, without_tags
 from tsmemory import ToolCall
+from tsmemory.mapping import LEFT_OUT
 
-__all__ = ["claim", "make_call", "read_call"]
+__all__ = ["CALLS_KEY", "calls_in_kwargs", "claim", "drop_raw_calls", "make_call"]
+
+CALLS_KEY = "tool_calls"
+"""The key of ``additional_kwargs`` under which integrations keep calls."""
 
 _NAMES = ("name", "tool_name")
 _IDS = ("id", "tool_id", "tool_call_id", "call_id")
@@ -43,10 +47,10 @@ def _plain(arguments: Any, path: str) -> Any:
     encoded = encode(arguments, path)
     if encoded is arguments:
         return arguments
-    return {} if encoded is LEFT_OUT else plain(encoded)
+    return {} if encoded is LEFT_OUT else without_tags(encoded)
 
 
-def read_call(raw: Any, path: str) -> ToolCall | None:
+def _read_call(raw: Any, path: str) -> ToolCall | None:
     """The call that an entry of ``additional_kwargs["tool_calls"]`` makes; None if it is none.
 
     Known are OpenAI's form (``function`` or ``custom`` within, dict or object), LangChain's
@@ -69,10 +73,49 @@ def _get(raw: Any, names: Iterable[str]) -> Any:
     return next((values[name] for name in names if values.get(name) is not None), None)
 
 
-def claim(calls: Sequence[ToolCall], taken: set[int], call_id: str | None, name: str) -> int | None:
-    """The first of `calls` with this id and name that is not in `taken`, which it joins."""
+def claim(calls: Sequence[ToolCall], claimed: set[int], call_id: str | None, name: str) -> bool:
+    """Whether one of `calls` has this id and name and is not in `claimed`; the first joins it."""
     for i, call in enumerate(calls):
-        if i not in taken and call.id == call_id and call.name == name:
-            taken.add(i)
-            return i
-    return None
+        if i not in claimed and call.id == call_id and call.name == name:
+            claimed.add(i)
+            return True
+    return False
+
+
+def calls_in_kwargs(raw: Any, in_blocks: list[ToolCall]) -> list[ToolCall]:
+    """The calls of ``additional_kwargs["tool_calls"]`` that are not in the blocks as well."""
+    claimed: set[int] = set()
+    return [
+        call
+        for _, call in _read_calls(raw)
+        if call is not None and not claim(in_blocks, claimed, call.id, call.name)
+    ]
+
+
+def _read_calls(raw: Any) -> list[tuple[Any, ToolCall | None]]:
+    if type(raw) is not list and type(raw) is not tuple:
+        return []
+    path = f"additional_kwargs[{CALLS_KEY!r}]"
+    return [(entry, _read_call(entry, f"{path}[{i}]")) for i, entry in enumerate(raw)]
+
+
+def drop_raw_calls(kwargs: dict[str, Any], calls: Sequence[ToolCall]) -> set[int]:
+    """Take what is not in `calls`, because a window left it out, out of ``kwargs["tool_calls"]``.
+
+    Returns:
+        Which of `calls` it has.
+    """
+    claimed: set[int] = set()
+    raw_calls: Any = kwargs.get(CALLS_KEY)
+    entries = _read_calls(raw_calls)
+    wanted = [
+        entry
+        for entry, call in entries
+        if call is None or claim(calls, claimed, call.id, call.name)
+    ]
+    if len(wanted) < len(entries):
+        if wanted:
+            kwargs[CALLS_KEY] = type(raw_calls)(wanted)
+        else:
+            del kwargs[CALLS_KEY]  # chat APIs refuse an empty list
+    return claimed

@@ -14,21 +14,19 @@ itself. Anything else (a client, a lock) is left out, and a warning of the logge
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import decimal
-import enum
 import logging
 import uuid
-from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.documents import Document
 from pydantic import BaseModel
 
 from tsmemory import InvalidInputError
+from tsmemory.mapping import LEFT_OUT, plain_value
 
-__all__ = ["LEFT_OUT", "pack", "plain", "unpack"]
+__all__ = ["decode", "encode", "plain"]
 
 _LOG = logging.getLogger("tsmemory.langchain")
 _TAG = "langchain"
@@ -38,8 +36,6 @@ _KEPT_BY_STORE = (
     bool, float, bytes, bytearray, dt.datetime, dt.date, dt.time, dt.timedelta, decimal.Decimal,
     uuid.UUID, set, frozenset,
 )  # fmt: skip
-LEFT_OUT: Any = object()
-"""Stands for a value that cannot be kept."""
 
 
 def plain(value: Any, depth: int = 0) -> Any:
@@ -64,7 +60,7 @@ def plain(value: Any, depth: int = 0) -> Any:
     return value if simple is value else plain(simple, _deeper(depth))
 
 
-def pack(value: Any, path: str) -> Any:
+def encode(value: Any, path: str) -> Any:
     """`value` as the store can keep it: the very same object where it can already; `LEFT_OUT`, and
     a warning, where nothing of it can be kept or it nests deeper than 100, or in itself.
 
@@ -72,80 +68,66 @@ def pack(value: Any, path: str) -> Any:
         path: what to call it, and its parts, in a warning.
     """
     try:
-        return _pack(value, path, 0)
+        return _encode(value, path, 0)
     except InvalidInputError as error:
         _LOG.warning("%s is left out: %s", path, error)
         return LEFT_OUT
 
 
-def _pack(value: Any, path: str, depth: int) -> Any:
+def _encode(value: Any, path: str, depth: int) -> Any:
     kind = type(value)
     if kind is str or kind is int or value is None:
         return value
     if kind is dict:
-        return _pack_dict(value, path, _deeper(depth))
+        return _encode_dict(value, path, _deeper(depth))
     if kind is list or kind is tuple:
         deeper = _deeper(depth)
-        items = [_pack(v, f"{path}[{i}]", deeper) for i, v in enumerate(value)]
+        items = [_encode(v, f"{path}[{i}]", deeper) for i, v in enumerate(value)]
         if all(map(_same, value, items)):
             return value
         return kind(None if item is LEFT_OUT else item for item in items)
     if kind is Document:
-        parts = {k: _pack(v, f"{path}.{k}", depth + 1) for k, v in value.__dict__.items()}
+        parts = {k: _encode(v, f"{path}.{k}", depth + 1) for k, v in value.__dict__.items()}
         return {_TAG: "document"} | {k: v for k, v in parts.items() if v is not LEFT_OUT}
     if kind in _KEPT_BY_STORE:
         return value
     simple = _simple(value)
     if simple is not value:
-        return _pack(simple, path, _deeper(depth))
+        return _encode(simple, path, _deeper(depth))
     _LOG.warning("%s is left out: a %s.%s cannot be stored", path, kind.__module__, kind.__name__)
     return LEFT_OUT
 
 
-def _pack_dict(value: dict[Any, Any], path: str, depth: int) -> Any:
-    packed = {k: _pack(v, f"{path}.{k}", depth) for k, v in value.items()}
-    if any(v is LEFT_OUT for v in packed.values()):
-        packed = {k: v for k, v in packed.items() if v is not LEFT_OUT}
+def _encode_dict(value: dict[Any, Any], path: str, depth: int) -> Any:
+    encoded = {k: _encode(v, f"{path}.{k}", depth) for k, v in value.items()}
+    if any(v is LEFT_OUT for v in encoded.values()):
+        encoded = {k: v for k, v in encoded.items() if v is not LEFT_OUT}
     if _TAG in value or not all(type(k) is str for k in value):
-        return {_TAG: "dict", "items": [[_pack(k, path, depth), v] for k, v in packed.items()]}
-    return packed if len(packed) < len(value) else _changed(value, packed)
+        return {_TAG: "dict", "items": [[_encode(k, path, depth), v] for k, v in encoded.items()]}
+    return encoded if len(encoded) < len(value) else _changed(value, encoded)
 
 
 def _simple(value: Any) -> Any:
-    """The plain value that an object of another class is made of; `value` itself where it is of no
-    class that says so."""
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, str) and type(value) is not str:
-        return str.__str__(value)
-    for kind in (bytes, int, float):
-        if isinstance(value, kind) and type(value) not in (kind, bool):
-            return kind(value)  # type: ignore[arg-type]  # a subclass of it
+    """As `plain_value`; a pydantic object as a dict of its fields."""
     if isinstance(value, BaseModel):
         return {name: getattr(value, name) for name in type(value).model_fields} | (
             value.__pydantic_extra__ or {}
         )
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping) and type(value) is not dict:
-        return dict(value)
-    if isinstance(value, (list, tuple)) and type(value) not in (list, tuple):
-        return list(value) if isinstance(value, list) else tuple(value)
-    return value
+    return plain_value(value)
 
 
-def unpack(value: Any) -> Any:
-    """What `pack` was given, its objects as the plain values that were kept."""
+def decode(value: Any) -> Any:
+    """What `encode` was given, its objects as the plain values that were kept."""
     kind = type(value)
     if kind is dict:
         tag = value.get(_TAG)
         if tag == "dict":
-            return {unpack(k): unpack(v) for k, v in value["items"]}
+            return {decode(k): decode(v) for k, v in value["items"]}
         if tag == "document":
-            return Document(**{k: unpack(v) for k, v in value.items() if k != _TAG})
-        return {k: unpack(v) for k, v in value.items()}
+            return Document(**{k: decode(v) for k, v in value.items() if k != _TAG})
+        return {k: decode(v) for k, v in value.items()}
     if kind is list or kind is tuple:
-        return kind(unpack(v) for v in value)
+        return kind(decode(v) for v in value)
     return value
 
 

@@ -19,16 +19,16 @@ from typing import NamedTuple
 
 from tsmemory import Block, ToolCall
 from tsmemory.blocks import block_text
+from tsmemory.mapping import reasoning_signature, type_names
 
-__all__ = ["REASONING", "Presented", "present"]
+__all__ = ["Presented", "present"]
 
-REASONING = "reasoning_content"
 _KNOWN = frozenset({"audio", "file", "image", "text", "text-plain", "video"})
 
 
 class Presented(NamedTuple):
     blocks: list[Block]
-    """In the neutral vocabulary, for `_blocks.from_blocks`."""
+    """In the neutral vocabulary, for `blocks.from_blocks`."""
     reasoning: str
     """What is shown of the reasoning in ``additional_kwargs``; empty where there is none."""
 
@@ -46,7 +46,7 @@ def present(content: Sequence[Block], calls: Sequence[ToolCall]) -> Presented:
     for block in content:
         kind = block.get("type")
         if kind == "reasoning":
-            if calls and _is_signed(block):
+            if calls and reasoning_signature(block):
                 blocks.append(block)
             elif block.get("reasoning"):
                 thoughts.append(str(block["reasoning"]))
@@ -58,12 +58,5 @@ def present(content: Sequence[Block], calls: Sequence[ToolCall]) -> Presented:
         elif text := block_text(block):
             blocks.append({"type": "text", "text": text})
     if not blocks and not calls and not thoughts:
-        kinds = dict.fromkeys(str(block.get("type")) for block in content)
-        blocks = [{"type": "text", "text": f"[{', '.join(kinds)}]"}]  # it must not arrive empty
+        blocks = [{"type": "text", "text": type_names(content)}]
     return Presented(blocks, "\n\n".join(thoughts))
-
-
-def _is_signed(block: Block) -> bool:
-    extras = block.get("extras")
-    signature = extras.get("signature") if isinstance(extras, dict) else None
-    return isinstance(signature, str) and bool(signature)

@@ -92,7 +92,8 @@ def flattened(
     """What a method that takes messages was given: the messages, or one list of them."""
     if len(arguments) == 1 and not isinstance(arguments[0], (Message, Mapping, str, bytes)):
         only: Any = arguments[0]
-        if isinstance(only, Iterable):
+        # A framework's message is one too where it is a pydantic model, but it is no list.
+        if isinstance(only, Iterable) and not hasattr(only, "model_dump"):
             return only
     return arguments  # type: ignore[return-value]  # a list among several is refused by its check
 
@@ -114,7 +115,8 @@ def _as_message(raw: Any) -> Message:
         raise InvalidInputError(
             f"{type(message).__name__} is not a tsmemory.Message; make one with "
             "Message.user(…), Message.assistant(…) …, give a dict in the OpenAI chat format, or "
-            "use a framework's adapter"
+            "convert a framework's message with to_neutral of langchain_tsmemory or "
+            "llamaindex_tsmemory"
         )
     if type(message.message_id) is not str:
         message = msgspec.structs.replace(

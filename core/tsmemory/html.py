@@ -15,6 +15,7 @@ from typing import Any
 
 __all__ = [
     "conversation",
+    "hits",
     "messages",
     "page",
     "sessions",
@@ -30,12 +31,12 @@ _MAX_PICTURE = 2_000_000  # characters of base64: a notebook keeps its outputs
 _LIGHT = (
     "color-scheme:light;--t:#1f2328;--s:#57606a;--b:#fff;--p:#f6f8fa;--c:#eaeef2;--l:#d0d7de;"
     "--u:#ddf4ff;--ue:#0969da;--a:#e6f6ea;--ae:#1a7f37;--i:#f6efff;--ie:#8250df;"
-    "--r:#fff8e1;--re:#9a6700"
+    "--r:#fff8e1;--re:#9a6700;--k:#ffe58f"
 )
 _DARK = (
     "color-scheme:dark;--t:#e6edf3;--s:#9da7b1;--b:#0d1117;--p:#161b22;--c:#2d333b;--l:#30363d;"
     "--u:#0c2d4a;--ue:#58a6ff;--a:#0f3220;--ae:#3fb950;--i:#2a1a45;--ie:#bc8cff;"
-    "--r:#3a2a06;--re:#d29922"
+    "--r:#3a2a06;--re:#d29922;--k:#5f4a00"
 )
 # Text and background are always set together. A host that says which theme it has (JupyterLab,
 # VS Code, Colab, Sphinx, Material) is believed before the system's setting.
@@ -71,6 +72,7 @@ background:var(--p)}
 .tsm.tsm.tsm .t{white-space:pre-wrap;overflow-wrap:anywhere;color:var(--t)}
 .tsm.tsm.tsm code{background:var(--c);border-radius:3px;padding:0 .25em;color:var(--t);
 overflow-wrap:anywhere}
+.tsm.tsm.tsm mark{background:var(--k);color:var(--t);border-radius:3px}
 .tsm.tsm.tsm img{max-width:20em;max-height:20em;display:block;background:#fff}
 .tsm.tsm.tsm table{border-collapse:collapse;margin:0;color:var(--t);background:none;border:0}
 .tsm.tsm.tsm tr{background:none}
@@ -155,13 +157,17 @@ def _message(message: Any, note: str = "") -> str:
     return f'<div class="{style}">{head}{body}{_calls(message)}</div>'
 
 
-def messages(items: Sequence[Any], title: str = "") -> str:
-    """A conversation, or a part of one."""
-    return _frame(_title(title) + _messages(items))
+def messages(items: Sequence[Any], more: bool = False) -> str:
+    """A conversation, or a part of one.
+
+    Args:
+        more: whether these are a page, and another follows.
+    """
+    return _frame(_messages(items) + _footer(more))
 
 
-def _title(title: str) -> str:
-    return f'<div class="h">{title}</div>' if title else ""
+def _footer(more: bool) -> str:
+    return '<div class="h">… and more: see next_cursor</div>' if more else ""
 
 
 def _messages(records: Sequence[Any]) -> str:
@@ -175,7 +181,7 @@ def _messages(records: Sequence[Any]) -> str:
 def window(report: Any) -> str:
     """A window, and what it left out."""
     tokens = f", {report.tokens:,} tokens" if report.tokens is not None else ""
-    title = _title(f"<b>{len(report.messages)} messages</b> for the model{tokens}")
+    title = f'<div class="h"><b>{len(report.messages)} messages</b> for the model{tokens}</div>'
     body = _messages(report.messages)
     if report.left_out:
         out = "".join(_message(message, reason) for message, reason in report.left_out)
@@ -187,16 +193,48 @@ def window(report: Any) -> str:
 
 def sessions(items: Iterable[Any], more: bool = False) -> str:
     """A table of sessions."""
-    rows = "".join(
-        f"<tr><td>{_text(s.user_id)}</td><td>{_text(s.session_id)}</td>"
-        f"<td>{_text(s.title or '')}</td><td>{s.message_count:,}</td>"
-        f"<td>{_when(s.update_time)}</td><td>{_metadata(s.metadata)}</td></tr>"
+    rows = [
+        (
+            _text(s.user_id), _text(s.session_id), _text(s.title or ""), f"{s.message_count:,}",
+            _when(s.update_time), _metadata(s.metadata),
+        )
         for s in items
-    )
+    ]  # fmt: skip
     heads = ("user", "session", "title", "messages", "last activity", "metadata")
+    return _table(heads, rows, more)
+
+
+def hits(found: Iterable[Any], more: bool = False) -> str:
+    """What a search found, messages or sessions, with the matches marked."""
+    rows = []
+    for hit in found:
+        if hasattr(hit, "message"):
+            record, about = hit, (_text(hit.message.role), _when(hit.message.create_time))
+        else:
+            record, about = (
+                hit.session,
+                (_text(hit.session.title or ""), _when(hit.session.update_time)),
+            )
+        ids = (_text(record.user_id), _text(record.session_id))
+        rows.append((*ids, *about, _marked(hit.snippet, hit.spans)))
+    return _table(("user", "session", "", "time", "text"), rows, more)
+
+
+def _marked(snippet: str, spans: Iterable[tuple[int, int]]) -> str:
+    parts, position = [], 0
+    for start, end in spans:
+        parts += [_text(snippet[position:start]), f"<mark>{_text(snippet[start:end])}</mark>"]
+        position = end
+    return "".join(parts) + _text(snippet[position:])
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], more: bool) -> str:
+    """A table; the cells of `rows` are HTML."""
     head = "".join(f"<th>{name}</th>" for name in heads)
-    footer = '<div class="h">… and more: see next_cursor</div>' if more else ""
-    return _frame(f"<table><tr>{head}</tr>{rows}</table>{footer}")
+    body = "".join(
+        "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>" for cells in rows
+    )
+    return _frame(f"<table><tr>{head}</tr>{body}</table>{_footer(more)}")
 
 
 def _metadata(metadata: dict[str, Any]) -> str:
@@ -204,11 +242,13 @@ def _metadata(metadata: dict[str, Any]) -> str:
 
 
 def page(listing: Any) -> str:
-    """A page of sessions or of messages."""
-    if listing.items and hasattr(listing.items[0], "role"):
-        footer = "… and more: see next_cursor" if listing.next_cursor else ""
-        return messages(listing.items, footer)
-    return sessions(listing.items, more=listing.next_cursor is not None)
+    """A page of sessions, of messages, or of what a search found."""
+    items, more = listing.items, listing.next_cursor is not None
+    if not items:
+        return _frame(f"<i>nothing on this page</i>{_footer(more)}")
+    if hasattr(items[0], "snippet"):
+        return hits(items, more)
+    return messages(items, more) if hasattr(items[0], "role") else sessions(items, more)
 
 
 def conversation(session_id: str, user_id: str, store: str) -> str:

@@ -77,7 +77,9 @@ def open_store(url: str, *, ttl: float | None = None, **options: Any) -> Store:
         MissingDependencyError: the backend's driver is not installed; names the extra.
     """
     if not isinstance(url, str):
-        raise InvalidInputError(f"open_store takes a URL, not {type(url).__name__}")
+        raise InvalidInputError(
+            f"open_store takes a URL, not {type(url).__name__}; a file is sqlite:///chat.db"
+        )
     scheme = scheme_of(url)
     backend_class = _built_in(scheme) if scheme in SCHEMES else _registered(scheme, url)
     try:
@@ -112,7 +114,14 @@ def _registered(scheme: str, url: str) -> _FromURL:
     # In user:password@host what stands before the colon is no scheme.
     is_scheme = "@" not in url or url[len(scheme) :].startswith("://")
     named = f" {scheme!r}" if scheme and is_scheme else ""
-    raise InvalidInputError(
-        f"no backend for the URL's scheme{named}; one of {', '.join(sorted({*SCHEMES, *found}))}, "
-        "as in sqlite:///chat.db"
-    )
+    engine = scheme.partition("+")[0]
+    if len(scheme) < 2:  # or the letter of a drive
+        raise InvalidInputError(
+            "the store's URL has no scheme; a file is sqlite:///chat.db, with three slashes "
+            "before a relative path and four before an absolute one"
+        )
+    if engine in SCHEMES:  # as SQLAlchemy writes it, postgresql+psycopg://
+        hint = f"write {engine}://, without the name of a driver"
+    else:
+        hint = f"one of {', '.join(sorted({*SCHEMES, *found}))}, as in sqlite:///chat.db"
+    raise InvalidInputError(f"no backend for the URL's scheme{named}; {hint}")

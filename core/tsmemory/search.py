@@ -34,6 +34,11 @@ class SearchHit(msgspec.Struct, frozen=True, kw_only=True):
     """With ``around=n``: the message, up to n on each side of it, tool calls and their results
     whole; what a chat API takes."""
 
+    def _repr_html_(self) -> str:
+        from tsmemory import html  # only notebooks need it
+
+        return html.hits([self])
+
 
 class SessionHit(msgspec.Struct, frozen=True, kw_only=True):
     """A session that a search found."""
@@ -43,6 +48,11 @@ class SessionHit(msgspec.Struct, frozen=True, kw_only=True):
     """As `SearchHit.score`."""
     snippet: str
     spans: list[tuple[int, int]]
+
+    def _repr_html_(self) -> str:
+        from tsmemory import html  # only notebooks need it
+
+        return html.hits([self])
 
 
 def excerpt(texts: Iterable[str], query: Query) -> tuple[str, list[tuple[int, int]]]:

@@ -34,6 +34,8 @@ def test_help_names_every_command(run: Run) -> None:
         (["nope"], "No such command 'nope'"),
         (["sessions"], "no store given: pass --store URL or set TSMEMORY_URL"),
         (["sessions", "--store", "ftp://x"], "no backend for the URL's scheme 'ftp'"),
+        (["sessions", "--store", "chat.db"], "has no scheme; a file is sqlite:///chat.db"),
+        (["sessions", "--store", "sqlite+aiosqlite:///x.db"], "write sqlite://"),
         (["sessions", "--store", "sqlite:///x.db?colour=red"], "no option 'colour'"),
         (["show", "--store", "memory:"], "Missing argument"),
         (["sessions", "--store", "memory:", "--limit", "0"], "--limit"),

@@ -39,6 +39,12 @@ def test_every_spelling_is_scrubbed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert scrub(line, hidden) == "*** *** *** *** *** *** *** kept"
 
 
+def test_the_working_directory_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PWD", "/srv/shop")
+    monkeypatch.setenv("OLDPWD", "/srv/old")
+    assert scrub("no store at /srv/shop/chat.db", secrets([])) == "no store at /srv/shop/chat.db"
+
+
 def test_clean() -> None:
     assert clean("a\x1b[2J\u202e\ud800\t日本語 👩\u200d🚀\n") == (
         "a\\x1b[2J\\u202e\\ud800    日本語 👩\u200d🚀\n"

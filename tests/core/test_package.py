@@ -173,6 +173,13 @@ def test_everything_shows_itself_safely() -> None:
     assert "no messages" in shows(chat.window(0))
     assert "<td>7</td>" in shows(store.list_sessions())
     shows(Page([]))
+    found = store.search_messages("script", limit=1)
+    assert "<mark>script</mark>" in shows(found)
+    assert "next_cursor" in shows(found)
+    shows(found.items[0])
+    sessions = store.search_sessions("script")
+    assert "<mark>script</mark>" in shows(sessions)
+    shows(sessions.items[0])
 
 
 def test_what_is_long_is_cut() -> None:

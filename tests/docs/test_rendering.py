@@ -81,6 +81,8 @@ def outputs() -> str:
         shown = (
             chat, stored, chat.window(Window(last=2, max_tokens=500), explain=True),
             chat.session(), store.list_sessions(), chat.list_messages(limit=1),
+            store.search_messages("08:30", kinds=("text", "tool_results"), limit=1),
+            store.search_sessions("trip"), store.search_messages("nowhere"),
         )  # fmt: skip
         return "".join(record._repr_html_() for record in shown)
 
@@ -107,7 +109,7 @@ def test_every_text_is_readable_in_every_host(tmp_path: Path) -> None:
         shown = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
         assert shown, done.stderr
         result = json.loads(unescape(shown[1]))
-        assert len(result["found"]) > 40
+        assert len(result["found"]) > 60
         assert result["pictures"] == [1, 1]  # their width: they are drawn
         for text in result["found"]:
             assert text["ratio"] >= 4.5, (name, text)  # WCAG 2.2, 1.4.3

@@ -10,6 +10,9 @@ from tsmemory.engine.urls import MASK, is_secret
 
 __all__ = ["scrub", "secrets"]
 
+_DIRECTORIES = frozenset({"PWD", "OLDPWD"})
+"""The shell's working directories: "pwd" is a password in a URL's options alone."""
+
 _SHORTEST = 4  # characters; blanking every "a" of an answer would hide the answer, not the secret
 
 
@@ -19,7 +22,11 @@ def secrets(arguments: Iterable[str]) -> set[str]:
     for text in (*arguments, os.environ.get("TSMEMORY_URL", "")):
         url = text.partition("=")[2] if text.startswith("--") else text
         found |= _of_url(url)
-    found |= {value for name, value in os.environ.items() if is_secret(name.lower())}
+    found |= {
+        value
+        for name, value in os.environ.items()
+        if is_secret(name.lower()) and name not in _DIRECTORIES
+    }
     return {secret for secret in found if len(secret) >= _SHORTEST}
 
 

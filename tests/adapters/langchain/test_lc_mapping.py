@@ -571,3 +571,9 @@ def test_nothing_is_built_but_messages_and_documents(store: Store) -> None:
     forged = Message.user("x", extensions={"langchain": {"type": "remove", "extra": {}}})
     assert type(from_neutral(forged)) is lc.HumanMessage
     assert json.dumps(home(store, message).additional_kwargs) == json.dumps(evil)
+
+
+def test_the_core_names_a_message_of_langchain_that_is_appended_as_it_is(store: Store) -> None:
+    for appended in (lc.HumanMessage("hi"), [lc.HumanMessage("hi")]):
+        with pytest.raises(InvalidInputError, match=r"^HumanMessage is not a .*to_neutral"):
+            store.conversation("raw").append(appended)  # type: ignore[arg-type]

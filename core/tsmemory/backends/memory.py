@@ -22,12 +22,14 @@ import msgspec
 from tsmemory.engine.codec import decode_message, decode_session, encode_session
 from tsmemory.engine.commit import Head, Loaded, Plan, commit, encode_bodies, is_expired
 from tsmemory.engine.contract import now_us
+from tsmemory.engine.findings import expired_sessions
 from tsmemory.engine.fork import reset_after_fork
 from tsmemory.engine.local import LocalBackend
 from tsmemory.engine.log import get_logger, hashed
 from tsmemory.engine.records import (
     Change,
     Decide,
+    Finding,
     Key,
     MessageQuery,
     Outcome,
@@ -357,6 +359,9 @@ class MemoryBackend(LocalBackend):
                 expired_sessions=len(sessions) - len(live),
                 bytes=sum(len(body) for _, s in sessions for _, body in s.bodies.values()),
             )
+
+    def check_server(self) -> Steps[list[Finding]]:
+        return [expired_sessions((yield from self.stats()).expired_sessions)]
 
     @immediate
     def verify(self) -> list[Problem]:

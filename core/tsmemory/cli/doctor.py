@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import shutil
 import statistics
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tsmemory.checks import MAX_ID_BYTES
@@ -25,9 +23,6 @@ __all__ = ["Check", "examine"]
 _TIMES = 7  # measurements of each kind; the median is reported
 _SLOW_MS = 100.0
 """A longer round trip is felt in every turn: another region, usually, or a busy server."""
-_FREE_BYTES = 500 << 20
-_COUNTED_THERE = ("SQLiteBackend", "PostgresBackend", "JSONLBackend", "MemoryBackend")
-"""Backends whose `stats` is a few indexed statements; the others read rows for it."""
 _EXTRAS = (
     "langchain", "langgraph", "llama-index-core", "redis", "psycopg", "tablestore", "httpx",
     "opentelemetry-api", "starlette",
@@ -100,8 +95,6 @@ def _look(store: Store, checks: list[Check], write: bool) -> None:
     store.list_sessions(limit=1, on_error="skip")
     checks.append(Check("reach", True, "answers, and is set up"))
     checks += [Check(*finding) for finding in store.run(store.backend.check_server())]
-    checks += _space(store)
-    checks += _expired(store)
     capabilities = store.backend.capabilities
     checks += [
         Check("atomic_batches", True, capabilities.atomic),
@@ -117,26 +110,6 @@ def _look(store: Store, checks: list[Check], write: bool) -> None:
         checks.append(Check("slow", False, advice))
     if write:
         checks.append(Check("write_ms", True, _written(chat)))
-
-
-def _space(store: Store) -> list[Check]:
-    """Free space beside a store in files."""
-    for name in ("path", "directory"):
-        path = getattr(store.backend, name, None)
-        if isinstance(path, Path):
-            free = shutil.disk_usage(path.parent).free
-            advice = "" if free >= _FREE_BYTES else ": nearly full; writes will soon fail"
-            return [Check("free_space", free >= _FREE_BYTES, f"{free / 1e9:,.1f} GB{advice}")]
-    return []
-
-
-def _expired(store: Store) -> list[Check]:
-    """Expired sessions that still take space."""
-    if type(store.backend).__name__ not in _COUNTED_THERE:
-        return []
-    count = store.stats().expired_sessions
-    advice = '; "tsmemory purge" removes them' if count else ""
-    return [Check("expired_sessions", True, f"{count:,}{advice}")]
 
 
 def _written(chat: Conversation) -> float:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
+import signal
 
 import pytest
 
 from tests.backends.redis.conftest import require
 from tsmemory import AuthenticationError, Message, Store
 from tsmemory.backends.redis import RedisBackend
-from tsmemory.testing.servers.redis import RedisCluster, RedisServer
+from tsmemory.engine.records import Finding
+from tsmemory.testing.servers.redis import RedisCluster, RedisServer, wait_until
 
 SAFE = ("appendonly yes", "maxmemory-policy noeviction")
 
@@ -25,7 +29,8 @@ def test_a_cache_is_warned_of(kind: str, prefix: str, caplog: pytest.LogCaptureF
             assert "allkeys-lru" in caplog.text
             assert "nothing is on disk" in caplog.text
             found = store.run(store.backend.check_server())
-            assert {f.name: f.ok for f in found} == {"eviction": False, "persistence": False}
+            states = {f.name: f.ok for f in found}
+            assert states == {"eviction": False, "persistence": False, "expired_sessions": True}
 
 
 def test_a_safe_server_is_not(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -33,7 +38,8 @@ def test_a_safe_server_is_not(prefix: str, caplog: pytest.LogCaptureFixture) -> 
         with Store(RedisBackend.from_url(server.url, prefix=prefix, protocol=3)) as store:
             store.conversation("s").append(Message.user("a"))
             found = store.run(store.backend.check_server())
-    assert {f.name: f.ok for f in found} == {"eviction": True, "persistence": True}
+    states = {f.name: f.ok for f in found}
+    assert states == {"eviction": True, "persistence": True, "expired_sessions": True}
     assert not caplog.records
 
 
@@ -42,6 +48,66 @@ def test_replicas_without_a_minimum(cluster: RedisCluster, prefix: str) -> None:
         found = {f.name: f for f in store.run(store.backend.check_server())}
     assert not found["replicas"].ok
     assert "min-replicas-to-write is 0" in found["replicas"].value
+    nodes = {server.url.removeprefix("redis://") for server in cluster.servers[: cluster.masters]}
+    assert all(node in found["replica_lag"].value for node in nodes)
+
+
+def _look(server: RedisServer, prefix: str) -> dict[str, Finding]:
+    with Store(RedisBackend.from_url(server.url, prefix=prefix)) as store:
+        return {finding.name: finding for finding in store.run(store.backend.check_server())}
+
+
+def test_a_replica_that_is_late_and_one_that_is_cut_off(prefix: str) -> None:
+    kind = require("valkey-server")
+    backlog = ("repl-backlog-size 16kb", "repl-diskless-sync-delay 0")
+    with RedisServer(kind, options=backlog) as master:
+        options = (f"replicaof 127.0.0.1 {master.port}", "replica-announce-ip 127.0.0.1")
+        with RedisServer(kind, options=options) as replica, master.client() as client:
+            where = f"127.0.0.1:{replica.port}"
+            lag = wait_until(lambda: _in_step(master, prefix), "the replica to be in step")
+            assert lag.value.startswith(f"{where} online, 0 bytes behind, heard ")
+            wait_until(lambda: not _cut_off(replica, prefix), "the replica to be linked")
+            writable = _look(replica, prefix)["writable"]
+            assert not writable.ok
+            assert f"its master, 127.0.0.1:{master.port}" in writable.value
+
+            os.kill(replica.pid, signal.SIGSTOP)  # it hears nothing more, and the link stays
+            try:
+                client.set("filler", "x" * 50_000)
+                lag = _look(master, prefix)["replica_lag"]
+                assert not lag.ok
+                assert int(re.sub(r"\D", "", lag.value.split(",", 1)[1].partition("b")[0])) > 50_000
+            finally:
+                os.kill(replica.pid, signal.SIGCONT)
+            master.kill()
+            lag = wait_until(lambda: _cut_off(replica, prefix), "the replica to notice")
+            assert lag.value.startswith(f"the link to 127.0.0.1:{master.port} has been down for")
+
+
+def _in_step(master: RedisServer, prefix: str) -> Finding | None:
+    lag = _look(master, prefix).get("replica_lag")
+    return lag if lag is not None and lag.ok and " 0 bytes behind" in lag.value else None
+
+
+def _cut_off(replica: RedisServer, prefix: str) -> Finding | None:
+    lag = _look(replica, prefix)["replica_lag"]
+    return None if lag.ok else lag
+
+
+def test_a_full_server_and_expired_sessions(prefix: str) -> None:
+    options = ("maxmemory 100mb",)
+    with RedisServer(require("valkey-server"), options=options) as server:
+        assert _look(server, prefix)["memory"].ok
+        with Store(RedisBackend.from_url(server.url, prefix=prefix)) as store:
+            chat = store.conversation("s", ttl=0.001)
+            chat.append(Message.user("x"))
+            wait_until(lambda: chat.session() is None, "the session to expire")
+        with server.client() as client:
+            client.config_set("maxmemory", client.info("memory")["used_memory"] * 20 // 19)
+        found = _look(server, prefix)
+    assert not found["memory"].ok
+    assert "writes will soon fail" in found["memory"].value
+    assert found["expired_sessions"].value == '1; "tsmemory purge" removes them'
 
 
 RULES = (

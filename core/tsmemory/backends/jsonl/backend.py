@@ -30,7 +30,7 @@ from functools import wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 from urllib.parse import unquote
 
-from tsmemory.backends.jsonl import maintenance, reader
+from tsmemory.backends.jsonl import health, maintenance, reader
 from tsmemory.backends.jsonl.catalogue import Catalogue
 from tsmemory.backends.jsonl.files import (
     Locks,
@@ -52,6 +52,7 @@ from tsmemory.engine.log import get_logger, hashed
 from tsmemory.engine.records import (
     Change,
     Decide,
+    Finding,
     Key,
     MessageQuery,
     Outcome,
@@ -355,6 +356,10 @@ class JSONLBackend(LocalBackend):
     @operation
     def verify(self) -> list[Problem]:
         return maintenance.verify(self)
+
+    @operation
+    def check_server(self) -> list[Finding]:
+        return health.check_server(self)
 
     def close(self) -> None:
         """Close the files that are kept open; further operations are refused."""

@@ -23,8 +23,8 @@ from tsmemory.engine.log import get_logger
 from tsmemory.errors import BackendError, TimeoutError, UnavailableError
 
 __all__ = [
-    "File", "Locks", "WriterLock", "check_directory", "make_directory", "read_at", "remove",
-    "replace_file", "sync_directory", "translate",
+    "File", "Locks", "WriterLock", "check_directory", "is_locked", "make_directory", "read_at",
+    "remove", "replace_file", "sync_directory", "translate",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -162,6 +162,18 @@ def check_directory(path: str) -> None:
     """
     if os.path.islink(path):
         raise OSError(errno.ELOOP, "is a symbolic link", path)
+
+
+def is_locked(path: str) -> bool:
+    """Whether another process, or another store of this one, has the lock file's lock."""
+    try:
+        fd = os.open(path, os.O_RDWR | _FLAGS)
+    except OSError:
+        return False
+    try:
+        return not _try_lock(fd)
+    finally:
+        os.close(fd)  # which gives the lock back
 
 
 def make_directory(path: str) -> None:

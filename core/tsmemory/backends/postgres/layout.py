@@ -21,12 +21,14 @@ from typing import NamedTuple
 
 from tsmemory.errors import InvalidInputError
 
-__all__ = ["MIGRATIONS", "Layout", "policy"]
+__all__ = ["EXPIRED", "MIGRATIONS", "Layout", "policy"]
 
 NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 """The server's clock (µs) when the expression is evaluated: in a write, with the lock held."""
 READ_NOW = "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint"
 """The server's clock (µs) when the statement came: the same for every row of a read."""
+EXPIRED = "s.expiry_minute <= {read_now} / 60000000 AND s.expires_at <= {read_now}"
+"""Whether a session has expired: the minute for the index, the time for the rest of that minute."""
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 

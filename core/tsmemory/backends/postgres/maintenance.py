@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from tsmemory.backends.postgres import health
 from tsmemory.backends.postgres.client import fetch
-from tsmemory.backends.postgres.layout import MIGRATIONS, Layout, policy
+from tsmemory.backends.postgres.layout import EXPIRED, MIGRATIONS, Layout, policy
 from tsmemory.backends.postgres.rows import (
     MESSAGE_COLUMNS,
     SESSION_COLUMNS,
@@ -20,10 +21,8 @@ from tsmemory.engine.steps import Steps
 from tsmemory.errors import BackendError, CorruptRecordError, UnavailableError
 from tsmemory.model import Erased, Problem, Stats
 
-__all__ = ["EXPIRED", "Maintenance"]
+__all__ = ["Maintenance"]
 
-EXPIRED = "s.expiry_minute <= {read_now} / 60000000 AND s.expires_at <= {read_now}"
-"""The minute for the index, the time for the rest of that minute."""
 _SLICE = 200  # sessions deleted per transaction
 _PAGE = 500  # rows verified per statement
 
@@ -163,21 +162,7 @@ class Maintenance:
         )
 
     def check_server(self) -> Steps[list[Finding]]:
-        """Version, pooler and durability."""
-        names = ("server_version", "fsync", "synchronous_commit", "full_page_writes")
-        settings = ", ".join(f"current_setting('{name}')" for name in names)
-        sql = f"SELECT pg_is_in_recovery(), {settings}"
-        (((standby, *values),),) = yield fetch((sql, None))
-        version, fsync, commit, pages = values
-        risk = "a crash of the machine may lose or damage what was acknowledged"
-        late = ": a crash may lose the last commits" if commit == "off" else ""
-        return [
-            Finding("server_version", True, version),
-            Finding("writable", not standby, "no: a standby" if standby else "yes"),
-            Finding("fsync", fsync == "on", fsync if fsync == "on" else f"{fsync}: {risk}"),
-            Finding("full_page_writes", pages == "on", pages if pages == "on" else f"off: {risk}"),
-            Finding("synchronous_commit", commit != "off", f"{commit}{late}"),
-        ]
+        return health.check_server(self.layout)
 
     def verify(self) -> Steps[list[Problem]]:
         problems: list[Problem] = []

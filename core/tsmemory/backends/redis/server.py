@@ -11,12 +11,13 @@ from typing import Any
 import redis.exceptions as driver
 
 from tsmemory.backends.redis.async_wire import AsyncWire
-from tsmemory.backends.redis.calls import Aside, Call, Script, scripted
+from tsmemory.backends.redis.calls import Aside, Call, Script, plain, scripted
 from tsmemory.backends.redis.client import Target, is_async, is_cluster
 from tsmemory.backends.redis.health import findings, questions
-from tsmemory.backends.redis.layout import KeyNames
+from tsmemory.backends.redis.layout import SHARDS, KeyNames
 from tsmemory.backends.redis.wire import Wire
 from tsmemory.engine.contract import now_us
+from tsmemory.engine.findings import expired_sessions, merge_nodes
 from tsmemory.engine.log import get_logger
 from tsmemory.engine.network import ErrorClass, NetworkBackend
 from tsmemory.engine.records import Change, Finding, Key
@@ -105,15 +106,30 @@ class RedisServer(NetworkBackend):
                 _log.warning("%r: %s", self, finding.value)
 
     def check_server(self) -> Steps[list[Finding]]:
-        """Eviction, persistence and replicas, as far as the user may ask."""
+        """Eviction, memory, persistence, replication and expired sessions, as far as the user may
+        ask; of a Cluster's masters, all of them."""
         key = self.names.session(Key("setup", "setup")).keys[0]
-        replies = []
-        for question in questions(key):
-            try:
-                replies += yield from self.calls([question])
-            except (AuthenticationError, BackendError):
-                replies.append(None)
-        return findings(replies)
+        of_nodes: dict[str, list[Finding]] = {}
+        for node in (yield methodcaller("nodes")):
+            replies = []
+            for question in questions(key, node):
+                try:
+                    replies += yield from self.calls([question])
+                except (AuthenticationError, BackendError):
+                    replies.append(None)
+            of_nodes[f"{node.host}:{node.port}" if node else ""] = findings(replies)
+        return merge_nodes(of_nodes) + (yield from self._expired())
+
+    def _expired(self) -> Steps[list[Finding]]:
+        """Sessions that the server removed by itself leave an entry in the index."""
+        expiries = [self.names.shard(shard, "")[2] for shard in range(SHARDS)]
+        try:
+            counts = yield from self.calls(
+                [plain("ZCOUNT", key, "-inf", self.clock()) for key in expiries]
+            )
+        except (AuthenticationError, BackendError):
+            return []
+        return [expired_sessions(sum(counts))]
 
     def _connect(self) -> Wire:
         return Wire(self._target().connect(), owns=True, ask_aside=self._aside())

@@ -273,5 +273,5 @@ class SQLiteBackend(LocalBackend):
         return (yield from self._read(maintenance.verify))
 
     def check_server(self) -> Steps[list[Finding]]:
-        """Versions, and the size of the WAL."""
-        return (yield from self._read(maintenance.findings, self.path))
+        """Versions, the size of the WAL, free space and expired sessions."""
+        return (yield from self._read(maintenance.findings, self.path, self.clock()))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tsmemory.backends.sqlite.layout import SESSION_COLUMNS, SessionRow, decode_row
+from tsmemory.engine.findings import expired_sessions, free_space
 from tsmemory.engine.records import Finding, Key
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Problem, Stats
@@ -66,10 +67,13 @@ def stats(db: sqlite3.Connection, now: int) -> Stats:
     )
 
 
-def findings(db: sqlite3.Connection, path: Path) -> list[Finding]:
-    """Version and schema, and whether the WAL is emptied."""
+def findings(db: sqlite3.Connection, path: Path, now: int) -> list[Finding]:
+    """Version and schema, whether the WAL is emptied, free space, and expired sessions."""
     (schema,) = db.execute("PRAGMA user_version").fetchone()
     (journal,) = db.execute("PRAGMA journal_mode").fetchone()
+    (expired,) = db.execute(
+        "SELECT count(*) FROM sessions WHERE expires_at <= ?", (now,)
+    ).fetchone()
     try:
         wal = path.with_name(f"{path.name}-wal").stat().st_size
     except OSError:
@@ -79,6 +83,8 @@ def findings(db: sqlite3.Connection, path: Path) -> list[Finding]:
         Finding("sqlite", True, sqlite3.sqlite_version),
         Finding("schema", True, f"version {schema}, journal_mode {journal}"),
         Finding("wal", wal <= _WAL_BYTES, f"{wal:,} bytes{advice}"),
+        free_space(path.parent),
+        expired_sessions(expired),
     ]
 
 

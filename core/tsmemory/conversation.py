@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from tsmemory.checks import MessageLike, check_key
 from tsmemory.conversation_async import AsyncConversation
 from tsmemory.engine.records import UNSET, Unset
 from tsmemory.model import (
-    Block,
     Erased,
     Id,
     Message,
@@ -30,6 +29,9 @@ from tsmemory.times import Time
 from tsmemory.usecases import OnError, Order, Where
 from tsmemory.usecases.arguments import PAGE
 from tsmemory.window import Window
+
+if TYPE_CHECKING:
+    from tsmemory.blocks import Content
 
 __all__ = ["Conversation"]
 
@@ -90,7 +92,7 @@ class Conversation(AsyncConversation, ConversationSearch):
         message_id: Id,
         *,
         role: str | Unset = UNSET,
-        content: str | list[Block] | Unset = UNSET,
+        content: Content | Unset = UNSET,
         name: str | Unset | None = UNSET,
         tool_calls: Iterable[ToolCall] | Unset = UNSET,
         tool_call_id: str | Unset | None = UNSET,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from tsmemory.checks import MessageLike
 from tsmemory.engine.records import UNSET, Key, Unset
 from tsmemory.model import (
-    Block,
     Erased,
     Id,
     Message,
@@ -23,6 +22,9 @@ from tsmemory.times import Time
 from tsmemory.usecases import ConversationSteps, OnError, Order, Where
 from tsmemory.usecases.arguments import PAGE
 from tsmemory.window import Window
+
+if TYPE_CHECKING:
+    from tsmemory.blocks import Content
 
 __all__ = ["AsyncConversation"]
 
@@ -61,7 +63,7 @@ class AsyncConversation:
         message_id: Id,
         *,
         role: str | Unset = UNSET,
-        content: str | list[Block] | Unset = UNSET,
+        content: Content | Unset = UNSET,
         name: str | Unset | None = UNSET,
         tool_calls: Iterable[ToolCall] | Unset = UNSET,
         tool_call_id: str | Unset | None = UNSET,

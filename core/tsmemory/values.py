@@ -27,6 +27,8 @@ __all__ = ["MAX_DEPTH", "as_json", "escaped", "restored", "unescaped"]
 MAX_DEPTH = 100
 """How deep metadata and content may nest: ours, well inside every JSON parser's."""
 
+_PLAIN = frozenset({str, bool, int, type(None)})
+"""Classes whose objects are JSON as they are."""
 _RICH: dict[type, tuple[str, Callable[[Any], Any]]] = {
     dt.datetime: ("$datetime", dt.datetime.isoformat),
     dt.date: ("$date", dt.date.isoformat),
@@ -64,7 +66,7 @@ def as_json(value: Any, rich: bool, path: str, depth: int = 0) -> Any:
         InvalidInputError: a value that cannot be stored, named by its path.
     """
     kind = type(value)
-    if kind is str or kind is bool or kind is int or value is None:
+    if kind in _PLAIN:
         return value
     if depth > MAX_DEPTH:
         raise InvalidInputError(f"{path[:80]}…: nested deeper than {MAX_DEPTH}, or in itself")
@@ -96,6 +98,9 @@ def _dict_as_json(value: dict[Any, Any], rich: bool, path: str, depth: int) -> A
         if type(key) is not str:
             raise InvalidInputError(f"{path}: key {key!r} is not a str; keys must be text")
         reserved = reserved or key[:1] == "$"
+        if type(v) in _PLAIN:  # most values: no call for each
+            tagged[key] = v
+            continue
         t = tagged[key] = as_json(v, rich, f"{path}.{key}", depth + 1)
         changed = changed or t is not v
     if reserved:

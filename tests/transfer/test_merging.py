@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tsmemory import BackendError, InvalidInputError, Message, Problem, Store, open_store
 from tsmemory.transfer import Imported, Report, import_from, import_sessions
 from tsmemory.transfer.alignment import align
-from tsmemory.transfer.merging import mark_of
+from tsmemory.transfer.imported import mark_of
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from tsmemory.transfer.chat_files import export_openai, import_openai
 from tsmemory.transfer.copying import Progress, Report, acopy, copy
 from tsmemory.transfer.formats import FORMATS, Format, import_from
 from tsmemory.transfer.formats.picoclaw import migrate_json_sessions
+from tsmemory.transfer.imported import Imported
 from tsmemory.transfer.markdown import export_markdown
-from tsmemory.transfer.merging import Imported, import_sessions
+from tsmemory.transfer.merging import import_sessions
 
 __all__ = [
     "EXPORT_FORMAT",

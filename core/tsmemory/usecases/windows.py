@@ -76,22 +76,18 @@ class ConversationWindowSteps(ConversationSearchSteps):
         """The view that `policy` makes of what was read, reading on while that is too little."""
         summary = None
         if policy.summary:
-            session = yield from self._session(read)
+            session = whole(read.session)
             summary = session.summary if session else None
         pinned = [whole(row) for row in read.pinned]
         tail = _whole(read.rows)
         complete = query.limit is None or (len(read.rows) < query.limit and not read.more)
-        total = read.total
-        if query.total and total is None and not complete:
-            record = yield from self._session(read)
-            total = record.message_count if record else None
         while True:
             view = cut(
                 tail,
                 pinned,
                 policy,
                 complete=complete,
-                total=total,
+                total=read.total,
                 summary=summary,
                 explain=explain,
                 hidden=hide(tail) if hide else (),
@@ -103,12 +99,6 @@ class ConversationWindowSteps(ConversationSearchSteps):
             rows = (yield from self.backend.read(self.key, older)).rows
             tail = _whole(rows) + tail
             complete = len(rows) < limit
-
-    def _session(self, read: Read) -> Steps[Session | None]:
-        """The session's record: with the read, from a backend that gives it there."""
-        if read.session is None and read.rows:
-            return whole((yield from self.backend.get_session(self.key)))
-        return whole(read.session)
 
 
 def window_query(policy: Window, *, session: bool, whole: bool) -> MessageQuery:

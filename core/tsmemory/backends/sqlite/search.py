@@ -104,7 +104,7 @@ def _entry(pk: int, user_id: str, session: int, message: Message) -> tuple[Any, 
     texts = index_texts(message)
     if not texts:
         return None
-    return (pk, _scope(user_id, session), *(texts.get(kind) for kind in KINDS))
+    return (pk, _scope(user_id, session), *map(texts.get, KINDS))
 
 
 def add(

@@ -11,7 +11,7 @@ from typing import Any
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Message, Problem
 from tsmemory.transfer.formats.openai_chat import chat_message
-from tsmemory.transfer.merging import Imported
+from tsmemory.transfer.imported import Imported
 from tsmemory.transfer.sources import (
     Source,
     attempt,

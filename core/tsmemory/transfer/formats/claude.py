@@ -16,7 +16,7 @@ from tsmemory.errors import InvalidInputError
 from tsmemory.model import Block, Message, Problem, ToolCall
 from tsmemory.transfer.formats.openai_chat import arguments_of
 from tsmemory.transfer.formats.tree import Branch, branches_of, read_trees
-from tsmemory.transfer.merging import Imported
+from tsmemory.transfer.imported import Imported
 from tsmemory.transfer.sources import Source, attempt, documents, micros_of, read_bytes
 
 __all__ = ["read"]

@@ -13,7 +13,7 @@ from typing import Any
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Block, Message, Problem
 from tsmemory.transfer.formats.tree import Branch, branches_of, read_trees
-from tsmemory.transfer.merging import Imported
+from tsmemory.transfer.imported import Imported
 from tsmemory.transfer.sources import Source, attempt, documents, mapping_of, micros_of, read_bytes
 
 __all__ = ["read"]

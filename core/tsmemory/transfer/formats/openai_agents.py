@@ -10,7 +10,7 @@ from typing import Any
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Problem
 from tsmemory.transfer.formats.openai_chat import read_messages
-from tsmemory.transfer.merging import Imported
+from tsmemory.transfer.imported import Imported
 from tsmemory.transfer.sources import (
     Source,
     each,

@@ -17,7 +17,7 @@ from tsmemory.errors import InvalidInputError
 from tsmemory.model import Message, Problem, ToolCall
 from tsmemory.openai_format import from_openai
 from tsmemory.transfer.formats.responses import is_item, read_items
-from tsmemory.transfer.merging import Imported, mark_of
+from tsmemory.transfer.imported import Imported, mark_of
 from tsmemory.transfer.sources import Source, attempt, documents, each, micros_of, read_bytes
 
 __all__ = ["chat_message", "read", "read_messages", "session_id_of"]

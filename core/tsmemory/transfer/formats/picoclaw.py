@@ -25,7 +25,8 @@ from tsmemory.model import Message, Problem
 from tsmemory.store import Store
 from tsmemory.transfer.copying import Progress, Report
 from tsmemory.transfer.formats.openai_chat import chat_message
-from tsmemory.transfer.merging import Imported, import_sessions
+from tsmemory.transfer.imported import Imported
+from tsmemory.transfer.merging import import_sessions
 from tsmemory.transfer.sources import Source, attempt, each, json_in, micros_of
 
 __all__ = ["migrate_json_sessions", "read", "read_older"]

@@ -11,7 +11,7 @@ from typing import Any
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Message, Problem, ToolCall
 from tsmemory.transfer.formats.openai_chat import arguments_of, session_id_of
-from tsmemory.transfer.merging import Imported
+from tsmemory.transfer.imported import Imported
 from tsmemory.transfer.sources import Source, attempt, documents, each, json_in, read_bytes
 
 __all__ = ["read"]

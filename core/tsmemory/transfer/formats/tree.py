@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from tsmemory.model import Problem
-from tsmemory.transfer.merging import Imported
+from tsmemory.transfer.imported import Imported
 from tsmemory.transfer.sources import attempt
 
 __all__ = ["Branch", "branches_of", "read_trees"]

@@ -1,7 +1,11 @@
-"""Backends over the local server, and a way around them."""
+"""Backends over the local server, a way around them, and writers in other processes."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 from tsmemory.backends.tablestore import TablestoreBackend
@@ -44,3 +48,59 @@ def engine(server: TablestoreProcess, **options: Any) -> Engine:
         client.connection.pool.clear()
 
     return Engine(open=lambda: backend(server, **options), damage=damage)
+
+
+class Writer:
+    """A process of `_writer`, which does one task after the other."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.busy = False
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("_writer.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(self, server: TablestoreProcess, **task: Any) -> None:
+        task["server"] = {
+            "endpoint": server.endpoint,
+            "instance_name": server.instance_name,
+            "access_key_id": server.access_key_id,
+            "access_key_secret": server.access_key_secret,
+        }
+        task.setdefault("options", {"timeout": 2.0, "retry_for": 10.0})
+        self.busy = True
+        self._write(json.dumps({"name": self.name, "session": "shared", **task}) + "\n")
+
+    def go(self, batches: int = 1) -> None:
+        """Let a writer with ``turns`` append so many batches."""
+        self._write("\n" * batches)
+
+    def read(self) -> list[list[Any]]:
+        """What the writer was told is stored: text and time of each message of its next batch."""
+        rows = self._read()
+        assert isinstance(rows, list), rows
+        return rows
+
+    def finish(self) -> tuple[list[list[Any]], list[str]]:
+        """The rest of what it was told is stored, and the errors that reached it."""
+        rows: list[list[Any]] = []
+        while isinstance(found := self._read(), list):
+            rows += found
+        self.busy = False
+        return rows, found["errors"]
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _write(self, text: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(text)
+        self._process.stdin.flush()
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())

@@ -1,25 +1,40 @@
-"""A writer in a process of its own: ``python _writer.py JSON``; prints what it was told is stored.
+"""A writer in a process of its own: for each line of JSON on standard input, it does that task.
 
-Each batch is retried by this program until it returns, as an application would after an error.
-With ``turns`` it waits for a line on standard input before each batch.
+It appends `batches` of `size` messages to `session`, and prints what it was told is stored. Each
+batch is retried until it returns, as an application would after an error. With ``turns`` it waits
+for a line before each batch. With ``setup`` it sets up first, in two threads at once. Each task is
+done over a backend of its own, so nothing but the imports is carried from one to the next.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from tsmemory import Message, Store, TSMemoryError
 from tsmemory.backends.tablestore import TablestoreBackend
 from tsmemory.engine.contract import now_us
 
 
-def main() -> None:
-    task = json.loads(sys.argv[1])
+def do(task: dict[str, Any]) -> dict[str, Any]:
     skew = task.get("skew_us", 0)
-    backend = TablestoreBackend(**task["server"], clock=lambda: now_us() + skew, **task["options"])
-    errors = 0
-    with Store(backend) as store:
+
+    def opened() -> Store:
+        clock = lambda: now_us() + skew  # noqa: E731  # an argument
+        return Store(TablestoreBackend(**task["server"], clock=clock, **task["options"]))
+
+    def set_up(_: int) -> None:
+        with opened() as store:
+            store.setup()
+
+    if task.get("setup"):
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(set_up, range(2)))
+    errors = []
+    with opened() as store:
         chat = store.conversation(task["session"], user_id="user")
         for i in range(task["batches"]):
             if task.get("turns"):
@@ -31,10 +46,18 @@ def main() -> None:
                     stored = chat.append(*batch)
                     break
                 except TSMemoryError as error:
-                    errors += 1
-                    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                    errors.append(f"{type(error).__name__}: {error}")
             print(json.dumps([[m.text, m.create_time] for m in stored]), flush=True)
-    print(json.dumps({"errors": errors}), flush=True)
+    return {"errors": errors}
+
+
+def main() -> None:
+    for line in sys.stdin:
+        try:
+            done = do(json.loads(line))
+        except Exception:  # noqa: BLE001  # the test shows it
+            done = {"errors": [traceback.format_exc()]}
+        print(json.dumps(done), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,7 +28,7 @@ from tsmemory.engine.contract import now_us
 from tsmemory.engine.records import Key
 from tsmemory.testing.servers.tablestore import Fault, TablestoreProcess
 
-from ._open import backend
+from ._open import Writer, backend
 
 _SECRETS = ("local-secret", "hunter2")
 
@@ -180,38 +178,15 @@ def test_urls_that_are_none(url: str) -> None:
 
 # -- tables ----------------------------------------------------------------------------------
 
-_SETUP = """
-import sys
-from tsmemory import Store
-from tsmemory.backends.tablestore import TablestoreBackend
-from tsmemory.engine.contract import now_us
-from tsmemory.engine.records import Key
-with Store(TablestoreBackend.from_url(sys.argv[1], access_key_id=sys.argv[2],
-                                      access_key_secret=sys.argv[3])) as store:
-    sys.stdin.readline()
-    store.setup()
-    store.conversation("s").append(__import__("tsmemory").Message.user("x"))
-"""
 
-
-def test_setup_by_many_at_once(server: TablestoreProcess) -> None:
-    arguments = [_url(server), server.access_key_id, server.access_key_secret]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", _SETUP, *arguments],
-            stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for _ in range(8)
-    ]  # fmt: skip
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    for process in processes:
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 0, err
+def test_setup_by_many_at_once(server: TablestoreProcess, writers: dict[str, Writer]) -> None:
+    for writer in writers.values():
+        writer.start(server, batches=1, size=2, setup=True)
+    for writer in writers.values():
+        rows, errors = writer.finish()
+        assert (len(rows), errors) == (2, [])
     with Store(backend(server)) as store:
-        assert store.conversation("s").count() == 8
+        assert store.conversation("shared", user_id="user").count() == 8
         assert store.verify() == []
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +9,10 @@ import pytest
 from tsmemory import Store
 from tsmemory.testing.servers.tablestore import Fault, TablestoreProcess
 
-from ._open import backend
+from ._open import Writer, backend
 
-_WRITER = Path(__file__).with_name("_writer.py")
 _MESSAGES = 2000
-_WRITERS = 4
+_TIMEOUT = 0.5  # seconds; a hang costs one
 _WRITES = ("PutRow", "BatchWriteRow", "GetRow", "GetRange")
 _HANGS = (3, 20, 37)  # which requests hang; each writer alone sends more
 _FAULTS: dict[str, list[Fault]] = {
@@ -35,33 +30,6 @@ _FAULTS: dict[str, list[Fault]] = {
     ],
     "partial": [Fault("partial", ("BatchWriteRow",), probability=0.2, times=60, seed=1, rows=2)],
 }
-
-
-def start(server: TablestoreProcess, **task: Any) -> subprocess.Popen[str]:
-    task["server"] = {
-        "endpoint": server.endpoint,
-        "instance_name": server.instance_name,
-        "access_key_id": server.access_key_id,
-        "access_key_secret": server.access_key_secret,
-    }
-    task.setdefault("options", {"timeout": 2.0, "retry_for": 10.0})
-    return subprocess.Popen(
-        [sys.executable, str(_WRITER), json.dumps(task)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def turn(writer: subprocess.Popen[str]) -> list[list[Any]]:
-    """Let a writer with ``turns`` append one batch; what it was told is stored."""
-    assert writer.stdin is not None
-    assert writer.stdout is not None
-    writer.stdin.write("\n")
-    writer.stdin.flush()
-    rows: list[list[Any]] = json.loads(writer.stdout.readline())
-    return rows
 
 
 def check(
@@ -90,60 +58,47 @@ def check(
     ("kind", "layout"),
     [*((kind, "isolated") for kind in _FAULTS), ("dropped after", "agent-memory")],
 )
-def test_writers_under_faults(server: TablestoreProcess, kind: str, layout: Any) -> None:
+def test_writers_under_faults(
+    server: TablestoreProcess, writers: dict[str, Writer], kind: str, layout: Any
+) -> None:
     with Store(backend(server, layout=layout)) as store:
         store.setup()
     size = 25
-    batches = _MESSAGES // _WRITERS // size
-    writers = {
-        name: start(
-            server,
-            name=name,
-            session="shared",
-            batches=batches,
-            size=size,
-            turns=True,
-            options={"timeout": 2.0, "retry_for": 60.0, "layout": layout},
-        )
-        for name in "abcd"
-    }
+    batches = _MESSAGES // len(writers) // size
+    options = {"timeout": _TIMEOUT, "retry_for": 60.0, "layout": layout}
+    for writer in writers.values():
+        writer.start(server, batches=batches, size=size, turns=True, options=options)
+        writer.go()
     # Every writer has written and most of its work is before it when the faults begin.
-    told = {name: turn(writer) for name, writer in writers.items()}
+    told = {name: writer.read() for name, writer in writers.items()}
     for fault in _FAULTS[kind]:
         server.inject(fault)
     for writer in writers.values():
-        assert writer.stdin is not None
-        writer.stdin.write("\n" * (batches - 1))
-        writer.stdin.flush()
+        writer.go(batches - 1)
     for name, writer in writers.items():
-        out, err = writer.communicate(timeout=240)
-        assert writer.returncode == 0, err
-        *lines, last = [json.loads(line) for line in out.splitlines()]
-        told[name] += [row for line in lines for row in line]
-        assert last["errors"] == 0, err  # the engine's own retries were enough
+        rest, errors = writer.finish()
+        assert errors == []  # the engine's own retries were enough
+        told[name] += rest
     for fault in server.faults():
         assert fault["struck"] > 0
     server.clear_faults()
     check(server, told, size, layout)
 
 
-def test_skewed_clocks_in_turn(server: TablestoreProcess) -> None:
+def test_skewed_clocks_in_turn(server: TablestoreProcess, writers: dict[str, Writer]) -> None:
     with Store(backend(server)) as store:
         store.setup()
     skews = {"a": -5_000_000, "b": 5_000_000, "c": -1_000_000, "d": 0}
-    writers = {
-        name: start(
-            server, name=name, session="shared", batches=15, size=2, skew_us=skew, turns=True
-        )
-        for name, skew in skews.items()
-    }
+    for name, writer in writers.items():
+        writer.start(server, batches=15, size=2, skew_us=skews[name], turns=True)
     expected = []
     for i in range(15):
         for name, writer in writers.items():
-            turn(writer)
+            writer.go()
+            writer.read()
             expected += [f"{name}.{i}.0", f"{name}.{i}.1"]
     for writer in writers.values():
-        writer.communicate(timeout=30)
+        assert writer.finish() == ([], [])
     with Store(backend(server)) as store:
         messages = list(store.conversation("shared", user_id="user").iter_messages())
     assert [m.text for m in messages] == expected

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
+from tests._soak import SOAK
 from tests.backends.postgres.conftest import engine_on
 from tsmemory.backends.postgres import PostgresBackend
 from tsmemory.testing import BackendConformance, Engine, run_against_oracle
+from tsmemory.testing._harness import Mode
 from tsmemory.testing.servers.postgres import PgBouncer, PostgresServer
 
 
@@ -19,18 +19,21 @@ class TestPostgres(BackendConformance):
 
 
 class TestThroughPgBouncer(BackendConformance):
+    @pytest.fixture(params=["async"])  # statements are the same in both modes; see the first
+    def mode(self, request: pytest.FixtureRequest) -> Mode:
+        return Mode(request.param)
+
     @pytest.fixture
     def engine(self, server: PostgresServer, bouncer: PgBouncer, prefix: str) -> Engine:
         return engine_on(bouncer.url, server, prefix)
 
 
-@pytest.mark.skipif(
-    os.environ.get("TSMEMORY_SOAK") != "1", reason="the third time: with TSMEMORY_SOAK=1"
-)
-class TestDebians15(BackendConformance):
-    @pytest.fixture
-    def engine(self, older_server: PostgresServer, prefix: str) -> Engine:
-        return engine_on(f"{older_server.url}?partitions=3", older_server, prefix)
+if SOAK:  # the third time
+
+    class TestDebians15(BackendConformance):
+        @pytest.fixture
+        def engine(self, older_server: PostgresServer, prefix: str) -> Engine:
+            return engine_on(f"{older_server.url}?partitions=3", older_server, prefix)
 
 
 def test_random_operations(server: PostgresServer, prefix: str) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
+from tsmemory.backends.redis import RedisBackend
 from tsmemory.backends.redis.layout import KeyNames, parse_row
-from tsmemory.engine.contract import Backend
 from tsmemory.engine.records import Key
 from tsmemory.testing import Engine
 from tsmemory.testing.servers.redis import RedisCluster, RedisServer, find_server
@@ -50,17 +49,22 @@ def prefix() -> str:
     return f"test-{os.getpid()}-{next(_numbers)}"
 
 
-def engine_on(client: Any, prefix: str, open_backend: Callable[[], Backend]) -> Engine:
-    """What the conformance suite needs; `client` is of the test's own, for going round the API."""
+def engine_on(server: RedisServer | RedisCluster, prefix: str) -> Engine:
+    """What the conformance suite needs; it goes round the API over a client of its own."""
 
     def damage(user_id: str, session_id: str, message_id: str | None) -> None:
         head, log, *_ = KeyNames(prefix).session(Key(user_id, session_id)).keys
-        if message_id is None:
-            assert client.hset(head, "title", "{") == 1
-            return
-        for i, row in enumerate(client.lrange(log, 0, -1)):
-            position, body = parse_row(row)
-            if position.message_id == message_id:
-                client.lset(log, i, row[: len(row) - len(body)] + b"\xff")
+        with server.client() as client:
+            if message_id is None:
+                assert client.hset(head, "title", "{") == 1
+                return
+            for i, row in enumerate(client.lrange(log, 0, -1)):
+                position, body = parse_row(row)
+                if position.message_id == message_id:
+                    client.lset(log, i, row[: len(row) - len(body)] + b"\xff")
 
-    return Engine(open=open_backend, damage=damage, client_clock=False)
+    return Engine(
+        open=lambda: RedisBackend.from_url(server.url, prefix=prefix),
+        damage=damage,
+        client_clock=False,
+    )

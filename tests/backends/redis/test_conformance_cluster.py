@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
+from tests._soak import SOAK
 from tests.backends.redis.conftest import engine_on
 from tsmemory.backends.redis import RedisBackend
 from tsmemory.testing import BackendConformance, Engine, run_against_oracle
@@ -19,12 +18,11 @@ class TestCluster(BackendConformance):
         return Mode(request.param)
 
     @pytest.fixture
-    def engine(self, cluster: RedisCluster, prefix: str) -> Iterator[Engine]:
-        with cluster.client() as client:
-            yield engine_on(
-                client, prefix, lambda: RedisBackend.from_url(cluster.url, prefix=prefix)
-            )
+    def engine(self, cluster: RedisCluster, prefix: str) -> Engine:
+        return engine_on(cluster, prefix)
 
 
 def test_random_operations(cluster: RedisCluster, prefix: str) -> None:
-    run_against_oracle(lambda: RedisBackend.from_url(cluster.url, prefix=prefix), examples=12)
+    run_against_oracle(
+        lambda: RedisBackend.from_url(cluster.url, prefix=prefix), examples=12 if SOAK else 6
+    )

@@ -29,11 +29,8 @@ class TestNewest(BackendConformance):
         return Mode(request.param)
 
     @pytest.fixture
-    def engine(self, redis_8: RedisServer, prefix: str) -> Iterator[Engine]:
-        with redis_8.client() as client:
-            yield engine_on(
-                client, prefix, lambda: RedisBackend.from_url(redis_8.url, prefix=prefix)
-            )
+    def engine(self, redis_8: RedisServer, prefix: str) -> Engine:
+        return engine_on(redis_8, prefix)
 
 
 def test_random_operations(redis_8: RedisServer, prefix: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.backends.redis.conftest import engine_on
@@ -19,11 +17,8 @@ class TestRedis(BackendConformance):
         return Mode(request.param)
 
     @pytest.fixture
-    def engine(self, redis_6: RedisServer, prefix: str) -> Iterator[Engine]:
-        with redis_6.client() as client:
-            yield engine_on(
-                client, prefix, lambda: RedisBackend.from_url(redis_6.url, prefix=prefix)
-            )
+    def engine(self, redis_6: RedisServer, prefix: str) -> Engine:
+        return engine_on(redis_6, prefix)
 
 
 def test_random_operations(redis_6: RedisServer, prefix: str) -> None:

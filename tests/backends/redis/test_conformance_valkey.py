@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.backends.redis.conftest import engine_on
@@ -14,11 +12,8 @@ from tsmemory.testing.servers.redis import RedisServer
 
 class TestValkey(BackendConformance):
     @pytest.fixture
-    def engine(self, valkey: RedisServer, prefix: str) -> Iterator[Engine]:
-        with valkey.client() as client:
-            yield engine_on(
-                client, prefix, lambda: RedisBackend.from_url(valkey.url, prefix=prefix)
-            )
+    def engine(self, valkey: RedisServer, prefix: str) -> Engine:
+        return engine_on(valkey, prefix)
 
 
 def test_random_operations(valkey: RedisServer, prefix: str) -> None:

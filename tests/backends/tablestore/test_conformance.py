@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests._soak import SOAK
 from tsmemory.testing import BackendConformance, Engine, run_against_oracle
 from tsmemory.testing._harness import Mode
 from tsmemory.testing.servers.tablestore import TablestoreProcess
@@ -32,10 +33,14 @@ class TestIsolatedOtherwise(BackendConformance):
 
 
 class TestAgentMemory(BackendConformance):
+    @pytest.fixture(params=["async"])  # a layout's requests are the same in both modes
+    def mode(self, request: pytest.FixtureRequest) -> Mode:
+        return Mode(request.param)
+
     @pytest.fixture
     def engine(self, server: TablestoreProcess) -> Engine:
         return make(server, layout="agent-memory")
 
 
 def test_random_operations(server: TablestoreProcess) -> None:
-    run_against_oracle(lambda: backend(server), examples=8)
+    run_against_oracle(lambda: backend(server), examples=8 if SOAK else 5)

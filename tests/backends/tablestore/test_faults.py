@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
 
+from tests._soak import SOAK
 from tsmemory import Store
 from tsmemory.testing.servers.tablestore import Fault, TablestoreProcess
 
 from ._open import Writer, backend
 
-_MESSAGES = 2000 if os.environ.get("TSMEMORY_SOAK") else 1000
+_MESSAGES = 2000 if SOAK else 1000
 _TIMEOUT = 0.5  # seconds; a hang costs one
 _WRITES = ("PutRow", "BatchWriteRow", "GetRow", "GetRange")
 _HANGS = (3, 20, 37)  # which requests hang

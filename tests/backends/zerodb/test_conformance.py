@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from tests._soak import SOAK
 from tests.backends.zerodb.conftest import _NAMES, open_on
 from tsmemory.backends.zerodb.rows import encode_sortable, key_of
 from tsmemory.engine.records import Key
 from tsmemory.testing import BackendConformance, Engine, run_against_oracle
+from tsmemory.testing._harness import Mode
 from tsmemory.testing.servers.zerodb import LocalZeroDB
 
 
@@ -40,10 +42,14 @@ class TestPackageDialect(_ZeroDBConformance):
 
 
 class TestSpecificationDialect(_ZeroDBConformance):
+    @pytest.fixture(params=["async"])  # requests are made of one text, whoever sends them
+    def mode(self, request: pytest.FixtureRequest) -> Mode:
+        return Mode(request.param)
+
     @pytest.fixture
     def engine(self, specification_server: LocalZeroDB, table: str) -> Engine:
         return engine_on(specification_server, table)
 
 
 def test_random_operations(server: LocalZeroDB) -> None:
-    run_against_oracle(lambda: open_on(server, next(_NAMES)), examples=10)
+    run_against_oracle(lambda: open_on(server, next(_NAMES)), examples=10 if SOAK else 6)

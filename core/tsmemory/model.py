@@ -337,15 +337,16 @@ class Page(Record, Generic[T], frozen=True):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Page[Any]:
-        """The page that `to_dict` gave, of messages or of sessions."""
+        """The page that `to_dict` gave, of messages, of sessions or of what a search found."""
         items = data.get("items") if isinstance(data, Mapping) else None
         if not isinstance(items, list):
             raise InvalidInputError("not a Page as to_dict gives it: it has no list of items")
-        kind = (
-            Session
-            if items and isinstance(items[0], dict) and "session_id" in items[0]
-            else Message
-        )
+        first = items[0] if items and isinstance(items[0], dict) else {}
+        kind: type[Record] = Session if "session_id" in first else Message
+        if "snippet" in first:
+            from tsmemory.search import SearchHit, SessionHit  # it imports this module
+
+            kind = SearchHit if "message" in first else SessionHit
         return Page([kind.from_dict(item) for item in items], data.get("next_cursor"))
 
     def __iter__(self) -> Iterator[T]:

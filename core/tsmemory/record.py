@@ -73,8 +73,8 @@ def _plain(value: Any, path: str) -> Any:
         return {name: _plain(getattr(value, name), name) for name in value.__struct_fields__}
     if isinstance(value, tuple) and (names := getattr(value, "_fields", ())):
         return {name: _plain(getattr(value, name), name) for name in names}
-    if isinstance(value, (list, tuple)) and any(
-        isinstance(v, (msgspec.Struct, tuple)) for v in value
+    if isinstance(value, tuple) or (  # of a field; those in metadata and the like keep their tag
+        isinstance(value, list) and (not value or isinstance(value[0], (msgspec.Struct, tuple)))
     ):
         return [_plain(part, path) for part in value]
-    return [] if value == () else as_json(value, True, path)
+    return as_json(value, True, path)

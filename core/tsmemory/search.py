@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from tsmemory.engine.search import Kind, Query, spans
+from tsmemory.errors import InvalidInputError
 from tsmemory.model import Message, MessageList, Session
+from tsmemory.record import Record
 
 __all__ = ["Kind", "Match", "SearchHit", "SearchOrder", "SessionHit", "excerpt"]
 
@@ -18,7 +20,7 @@ Match: TypeAlias = Literal["all", "any"]
 _SNIPPET = 160  # characters, about two lines of a terminal
 
 
-class SearchHit(msgspec.Struct, frozen=True, kw_only=True):
+class SearchHit(Record, frozen=True, kw_only=True):
     """A message that a search found."""
 
     user_id: str
@@ -34,13 +36,19 @@ class SearchHit(msgspec.Struct, frozen=True, kw_only=True):
     """With ``around=n``: the message, up to n on each side of it, tool calls and their results
     whole; what a chat API takes."""
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SearchHit:
+        """The hit that `to_dict` gave."""
+        hit: SearchHit = _hit(cls, data)
+        return hit
+
     def _repr_html_(self) -> str:
         from tsmemory import html  # only notebooks need it
 
         return html.hits([self])
 
 
-class SessionHit(msgspec.Struct, frozen=True, kw_only=True):
+class SessionHit(Record, frozen=True, kw_only=True):
     """A session that a search found."""
 
     session: Session
@@ -49,10 +57,31 @@ class SessionHit(msgspec.Struct, frozen=True, kw_only=True):
     snippet: str
     spans: list[tuple[int, int]]
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SessionHit:
+        """The hit that `to_dict` gave."""
+        hit: SessionHit = _hit(cls, data)
+        return hit
+
     def _repr_html_(self) -> str:
         from tsmemory import html  # only notebooks need it
 
         return html.hits([self])
+
+
+def _hit(kind: type[Any], data: Mapping[str, Any]) -> Any:
+    """A hit from its JSON: its records are read as records, so that tagged values are restored."""
+    try:
+        fields = {name: data[name] for name in kind.__struct_fields__ if name in data}
+        if "message" in fields:
+            fields["message"] = Message.from_dict(fields["message"])
+            fields["around"] = MessageList(map(Message.from_dict, fields.get("around", ())))
+        else:
+            fields["session"] = Session.from_dict(fields["session"])
+        fields["spans"] = [(int(start), int(end)) for start, end in fields["spans"]]
+        return kind(**fields)
+    except (TypeError, ValueError, KeyError) as error:
+        raise InvalidInputError(f"not a {kind.__name__} as to_dict gives it: {error}") from None
 
 
 def excerpt(texts: Iterable[str], query: Query) -> tuple[str, list[tuple[int, int]]]:

@@ -16,8 +16,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from tsmemory import (
     InvalidInputError,
     Message,
+    MessageList,
     Page,
+    SearchHit,
     Session,
+    SessionHit,
     Stats,
     ToolCall,
     Window,
@@ -85,6 +88,15 @@ def test_pages_and_windows() -> None:
         sessions = store.list_sessions()
         assert Page.from_dict(sessions.to_dict()) == sessions
         assert Page.from_dict(Page([]).to_dict()) == Page([])
+        for around in (0, 1):
+            hits = store.search_messages("3", around=around)
+            assert hits.items
+            assert Page.from_dict(json.loads(hits.to_json())) == hits
+            assert type(SearchHit.from_dict(hits.items[0].to_dict()).around) is MessageList
+        chat.update_session(title="Numbers", metadata={"raw": b"x"})
+        found = store.search_sessions("numbers")
+        assert found.items
+        assert Page.from_dict(json.loads(found.to_json())) == found
         report = chat.window(Window(last=2), explain=True)
         assert report.left_out
         again = WindowReport.from_dict(json.loads(report.to_json()))
@@ -108,7 +120,9 @@ def test_pages_and_windows() -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("kind", [Message, Session, Page, WindowReport, Stats])
+@pytest.mark.parametrize(
+    "kind", [Message, Session, Page, SearchHit, SessionHit, WindowReport, Stats]
+)
 def test_other_shapes_are_refused(kind: Any, data: Any) -> None:
     with pytest.raises(InvalidInputError):
         kind.from_dict(data)

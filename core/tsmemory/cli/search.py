@@ -79,7 +79,7 @@ def register(app: typer.Typer) -> None:
         with opened(store) as opened_store:
             hits, following = _hits(opened_store, text, limit, cursor, arguments)
         if form == "json":
-            echo_json({"hits": list(map(_record, hits)), "next_cursor": following})
+            echo_json({"hits": list(map(SearchHit.to_dict, hits)), "next_cursor": following})
             return
         if form == "terminal":
             for hit in hits:
@@ -89,7 +89,7 @@ def register(app: typer.Typer) -> None:
                 time = timestamp(hit.message.create_time)
                 echo_line(hit.user_id, hit.session_id, time, hit.message.role, hit.snippet)
         else:
-            echo_records(form, _FIELDS, map(_record, hits))
+            echo_records(form, _FIELDS, map(SearchHit.to_dict, hits))
         if not hits:
             errors.print("no messages match")
         if following:
@@ -110,18 +110,6 @@ def _hits(
         if cursor is None or len(hits) >= limit:
             break
     return hits, cursor
-
-
-def _record(hit: SearchHit) -> dict[str, Any]:
-    return {
-        "user_id": hit.user_id,
-        "session_id": hit.session_id,
-        "message": hit.message.to_dict(),
-        "score": hit.score,
-        "snippet": hit.snippet,
-        "spans": hit.spans,
-        "around": [message.to_dict() for message in hit.around],
-    }
 
 
 def _highlighted(hit: SearchHit) -> Text:

@@ -2,9 +2,10 @@
 
 LangChain keeps a model's usage in ``AIMessage.usage_metadata``, which is stored in the extension of
 the message (https://docs.langchain.com/oss/python/langchain/messages#token-usage). LlamaIndex has
-no field for it; integrations that report it put it into ``additional_kwargs``, under ``usage`` or
-as ``prompt_tokens`` and ``completion_tokens`` (the names of the OpenAI API). Messages without any
-of these count for nothing.
+no field for it. Where an integration puts it into the message's ``additional_kwargs``, under
+``usage`` (streamed answers of Anthropic) or as ``prompt_tokens`` and ``completion_tokens`` (the
+names of OpenAI's API), it is stored; most report it beside the message, in the ``ChatResponse``,
+which no memory is given. Messages without any of these count for nothing.
 """
 
 from __future__ import annotations

@@ -215,15 +215,15 @@ class TSMemoryChatStore(StoreFields, BaseChatStore):
     def _serialize_window(self, window: Window | int | None) -> Any:
         if not isinstance(window, Window):
             return window
-        found = {
+        fields = {
             name: value
             for name, default in _WINDOW_DEFAULTS.items()
             if (value := getattr(window, name)) != default
         }
         if window.token_counter is not count_tokens:
             counter = window.token_counter
-            found["token_counter"] = getattr(counter, "__qualname__", type(counter).__qualname__)
-        return found
+            fields["token_counter"] = getattr(counter, "__qualname__", type(counter).__qualname__)
+        return fields
 
 
 def _listed(messages: Any) -> list[ChatMessage]:
@@ -236,15 +236,15 @@ def _as_window(window: Any) -> Window | int | None:
     if window is None or isinstance(window, Window):
         return window
     if isinstance(window, Mapping):
-        given = dict(window)
-        if "token_counter" in given and not callable(given["token_counter"]):
+        fields = dict(window)
+        if "token_counter" in fields and not callable(fields["token_counter"]):
             raise InvalidInputError(
                 f"the window was written with a token_counter of its own "
-                f"({given['token_counter']}), which is code; give the Window again: "
+                f"({fields['token_counter']}), which is code; give the Window again: "
                 "from_dict(data, window=Window(…))"
             )
         try:
-            return Window(**given)
+            return Window(**fields)
         except TypeError as error:
             raise InvalidInputError(f"window: {error}") from error
     Window(last=window)  # says what is wrong with it

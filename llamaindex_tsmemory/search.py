@@ -126,7 +126,7 @@ class TSMemoryRecallBlock(BaseMemoryBlock[str]):
         question = next((m.content for m in reversed(messages or ()) if m.role == "user"), None)
         if not question:
             return ""
-        shown = {(m.role.value, m.content) for m in messages or ()}
+        in_prompt = {(m.role.value, m.content) for m in messages or ()}
         # As many more as may be shown already, so that `limit` others are left.
         hits = await self.store.arun(
             recall(
@@ -134,10 +134,12 @@ class TSMemoryRecallBlock(BaseMemoryBlock[str]):
                 question,
                 user_id=self.user_id,
                 session_id=self.session_id,
-                limit=self.limit + len(shown),
+                limit=self.limit + len(in_prompt),
             )
         )
-        lines = [_line(hit) for hit in hits if (hit.message.role, hit.message.text) not in shown]
+        lines = [
+            _line(hit) for hit in hits if (hit.message.role, hit.message.text) not in in_prompt
+        ]
         return _within(lines[: self.limit], self.max_characters)
 
     async def _aput(self, messages: list[ChatMessage]) -> None:

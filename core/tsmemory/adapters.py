@@ -63,7 +63,9 @@ def append_distinct(
             if isinstance(row, CorruptRecordError):
                 raise row
             stored[row.message_id] = row
-        remaining = [_missing(given, stored.get(mid), is_same) for mid, given in new.items()]
+        remaining = [
+            _missing(candidate, stored.get(mid), is_same) for mid, candidate in new.items()
+        ]
         new = {message.message_id: message for message in remaining if message is not None}
 
 

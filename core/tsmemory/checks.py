@@ -257,9 +257,9 @@ def check_version(value: Any) -> int | None:
     return None if value is None else check_size("if_version", value, most=MAX_TIME)
 
 
-def encode_cursor(kind: str, place: tuple[Any, ...]) -> str:
+def encode_cursor(kind: str, position: tuple[Any, ...]) -> str:
     """An opaque cursor: the place of the last row of a page, in a listing of this kind."""
-    return base64.urlsafe_b64encode(msgspec.json.encode([kind, *place])).decode().rstrip("=")
+    return base64.urlsafe_b64encode(msgspec.json.encode([kind, *position])).decode().rstrip("=")
 
 
 def decode_cursor(kind: str, shape: type[T], cursor: str | None) -> T | None:
@@ -271,11 +271,11 @@ def decode_cursor(kind: str, shape: type[T], cursor: str | None) -> T | None:
     if cursor is None:
         return None
     try:
-        data = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        named, *place = msgspec.json.decode(data, type=list[Any])
-        if named != kind or not all(map(_is_plausible, place)):
+        encoded = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        named, *position = msgspec.json.decode(encoded, type=list[Any])
+        if named != kind or not all(map(_is_plausible, position)):
             raise ValueError(named)
-        return msgspec.convert(place, shape)
+        return msgspec.convert(position, shape)
     except (ValueError, TypeError, RecursionError):
         raise InvalidInputError(
             "cursor is not from this listing; pass a page's next_cursor back with the same order="

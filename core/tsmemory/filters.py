@@ -75,26 +75,26 @@ class Compare(Filter):
             return self.key in metadata
         if self.key not in metadata:
             return operator in ("ne", "not_in")
-        found = metadata[self.key]
+        value = metadata[self.key]
         if operator == "eq":
-            return equal(found, self.value)
+            return equal(value, self.value)
         if operator == "ne":
-            return not equal(found, self.value)
+            return not equal(value, self.value)
         if operator == "in":
-            return any(equal(found, v) for v in self.value)
+            return any(equal(value, v) for v in self.value)
         if operator == "not_in":
-            return not any(equal(found, v) for v in self.value)
+            return not any(equal(value, v) for v in self.value)
         if operator == "contains":
-            return isinstance(found, str) and self.value in found
-        if not _ordered(found, self.value):
+            return isinstance(value, str) and self.value in value
+        if not _ordered(value, self.value):
             return False
         if operator == "gt":
-            return bool(found > self.value)
+            return bool(value > self.value)
         if operator == "ge":
-            return bool(found >= self.value)
+            return bool(value >= self.value)
         if operator == "lt":
-            return bool(found < self.value)
-        return bool(found <= self.value)
+            return bool(value < self.value)
+        return bool(value <= self.value)
 
 
 @dataclass(frozen=True, slots=True)

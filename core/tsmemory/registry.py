@@ -108,9 +108,9 @@ def _registered(scheme: str, url: str) -> _FromURL:
     """The backend class that another distribution registered for `scheme`."""
     from importlib.metadata import entry_points  # slow, and needed only here
 
-    found = {point.name.lower(): point for point in entry_points(group=ENTRY_POINTS)}
-    if scheme in found:
-        return cast("_FromURL", found[scheme].load())
+    points = {point.name.lower(): point for point in entry_points(group=ENTRY_POINTS)}
+    if scheme in points:
+        return cast("_FromURL", points[scheme].load())
     # In user:password@host what stands before the colon is no scheme.
     is_scheme = "@" not in url or url[len(scheme) :].startswith("://")
     named = f" {scheme!r}" if scheme and is_scheme else ""
@@ -123,5 +123,5 @@ def _registered(scheme: str, url: str) -> _FromURL:
     if engine in SCHEMES:  # as SQLAlchemy writes it, postgresql+psycopg://
         hint = f"write {engine}://, without the name of a driver"
     else:
-        hint = f"one of {', '.join(sorted({*SCHEMES, *found}))}, as in sqlite:///chat.db"
+        hint = f"one of {', '.join(sorted({*SCHEMES, *points}))}, as in sqlite:///chat.db"
     raise InvalidInputError(f"no backend for the URL's scheme{named}; {hint}")

@@ -88,17 +88,17 @@ def excerpt(texts: Iterable[str], query: Query) -> tuple[str, list[tuple[int, in
     """The part of the first text with a match around it, and the matches in that part."""
     opening = ""
     for text in texts:
-        places = spans(text, query)
-        if places:
-            return _cut_out(text, places)
+        word_spans = spans(text, query)
+        if word_spans:
+            return _cut_out(text, word_spans)
         opening = opening or text
     return _cut_out(opening, [])
 
 
-def _cut_out(text: str, places: list[tuple[int, int]]) -> tuple[str, list[tuple[int, int]]]:
+def _cut_out(text: str, word_spans: list[tuple[int, int]]) -> tuple[str, list[tuple[int, int]]]:
     if len(text) <= _SNIPPET:
-        return text, places
-    first = places[0] if places else (0, 0)
+        return text, word_spans
+    first = word_spans[0] if word_spans else (0, 0)
     start = max(0, min(first[0] - _SNIPPET // 4, len(text) - _SNIPPET))
     if start:
         space = text.find(" ", start, first[0])
@@ -106,5 +106,5 @@ def _cut_out(text: str, places: list[tuple[int, int]]) -> tuple[str, list[tuple[
     end = max(min(len(text), start + _SNIPPET), min(first[1], start + 2 * _SNIPPET))
     lead, tail = ("…" if start else ""), ("…" if end < len(text) else "")
     shift = len(lead) - start
-    inside = [(a + shift, b + shift) for a, b in places if start <= a and b <= end]
+    inside = [(a + shift, b + shift) for a, b in word_spans if start <= a and b <= end]
     return f"{lead}{text[start:end]}{tail}", inside

@@ -75,16 +75,16 @@ def token_usage(message: Message) -> TokenUsage | None:
         kwargs = extension.get("additional_kwargs")
         own = kwargs if isinstance(kwargs, dict) else {}
         for candidate in (extension.get("usage_metadata"), own.get("usage"), own):
-            found = _read(candidate) if isinstance(candidate, dict) else None
-            if found is not None:
-                return found
+            usage = _read(candidate) if isinstance(candidate, dict) else None
+            if usage is not None:
+                return usage
     return None
 
 
-def total_usage(found: Iterable[TokenUsage]) -> TokenUsage:
+def total_usage(usages: Iterable[TokenUsage]) -> TokenUsage:
     """The sum."""
     sums = dict.fromkeys(_FIELDS, 0)
-    for usage in found:
+    for usage in usages:
         for name in _FIELDS:
             sums[name] += getattr(usage, name)
     return TokenUsage(**sums)
@@ -127,8 +127,8 @@ def with_usage(stats: Stats, sessions: list[SessionUsage]) -> UsageStats:
     for session in sessions:
         by_user.setdefault(session.user_id, []).append(session)
     users = [
-        UserUsage(user_id=user, **msgspec.structs.asdict(total_usage(found)))
-        for user, found in by_user.items()
+        UserUsage(user_id=user, **msgspec.structs.asdict(total_usage(user_usage)))
+        for user, user_usage in by_user.items()
     ]
     return UsageStats(
         **msgspec.structs.asdict(stats),

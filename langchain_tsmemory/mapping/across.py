@@ -44,25 +44,25 @@ def present(message: Message, blocks: Sequence[Any]) -> Presented:
         message: the neutral message.
         blocks: its content in standard blocks; not empty.
     """
-    shown: list[Any] = []
+    parts: list[Any] = []
     thoughts: list[str] = []
     provider: str | None = None
     for block in blocks:
         part, whose = _part(block, bool(message.tool_calls))
         provider = provider or whose
         if part is not None:
-            shown.append(part)
+            parts.append(part)
         elif block.get("type") == "reasoning" and block.get("reasoning"):
             thoughts.append(str(block["reasoning"]))
     kwargs = {REASONING_KEY: "\n\n".join(thoughts)} if thoughts else {}
-    texts = [b for b in shown if b["type"] == "text"]
-    if all(b["type"] in ("text", "tool_call") for b in shown) and len(texts) <= 1:
+    texts = [b for b in parts if b["type"] == "text"]
+    if all(b["type"] in ("text", "tool_call") for b in parts) and len(texts) <= 1:
         text = texts[0]["text"] if texts else ""
         if text or message.tool_calls or thoughts:
             return Presented(text, {}, kwargs)
         return Presented(type_names(blocks), {}, kwargs)
     marks = {"output_version": "v1"}
-    return Presented(shown, marks | ({"model_provider": provider} if provider else {}), kwargs)
+    return Presented(parts, marks | ({"model_provider": provider} if provider else {}), kwargs)
 
 
 def _part(block: Any, calling: bool) -> tuple[Any | None, str | None]:

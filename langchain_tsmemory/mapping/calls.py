@@ -42,11 +42,11 @@ def set_calls(
             valid.append(_valid_call(call))
         else:
             invalid.append(_invalid_call(call))
-    answer = cast("AIMessage", message)
-    answer.tool_calls = _in_own_form(  # type: ignore[assignment]  # dicts of that shape
+    ai_message = cast("AIMessage", message)
+    ai_message.tool_calls = _in_own_form(  # type: ignore[assignment]  # dicts of that shape
         valid, extension.get("tool_calls")
     )
-    answer.invalid_tool_calls = _in_own_form(  # type: ignore[assignment]
+    ai_message.invalid_tool_calls = _in_own_form(  # type: ignore[assignment]
         invalid, extension.get("invalid_tool_calls")
     )
 

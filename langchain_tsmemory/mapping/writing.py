@@ -139,10 +139,10 @@ def message_id(lc_id: str) -> str:
     one (1 to 255 bytes of UTF-8); else a digest of it."""
     if 0 < len(lc_id) <= _SHORT and lc_id.isascii():
         return lc_id
-    data = lc_id.encode("utf-8", "surrogatepass")
-    if 0 < len(data) <= _MAX_ID_BYTES and not any("\ud800" <= c <= "\udfff" for c in lc_id):
+    encoded = lc_id.encode("utf-8", "surrogatepass")
+    if 0 < len(encoded) <= _MAX_ID_BYTES and not any("\ud800" <= c <= "\udfff" for c in lc_id):
         return lc_id
-    return f"langchain:{hashlib.sha256(data).hexdigest()}"
+    return f"langchain:{hashlib.sha256(encoded).hexdigest()}"
 
 
 def _whole(message: Any) -> BaseMessage:

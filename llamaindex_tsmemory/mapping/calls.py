@@ -108,14 +108,14 @@ def drop_raw_calls(kwargs: dict[str, Any], calls: Sequence[ToolCall]) -> set[int
     claimed: set[int] = set()
     raw_calls: Any = kwargs.get(CALLS_KEY)
     entries = _read_calls(raw_calls)
-    wanted = [
+    remaining = [
         entry
         for entry, call in entries
         if call is None or claim(calls, claimed, call.id, call.name)
     ]
-    if len(wanted) < len(entries):
-        if wanted:
-            kwargs[CALLS_KEY] = type(raw_calls)(wanted)
+    if len(remaining) < len(entries):
+        if remaining:
+            kwargs[CALLS_KEY] = type(raw_calls)(remaining)
         else:
             del kwargs[CALLS_KEY]  # chat APIs refuse an empty list
     return claimed

@@ -76,7 +76,7 @@ def _from_neutral(message: Message) -> ChatMessage:
         if _PARTICIPANT.fullmatch(message.role):
             kwargs.setdefault("name", message.role)
 
-    shown: set[int] = set()
+    claimed: set[int] = set()
     content: Any = message.content
     own = "blocks" in extension
     if type(content) is list:
@@ -89,9 +89,9 @@ def _from_neutral(message: Message) -> ChatMessage:
         empty = not content and message.tool_calls and not extension.get("empty_text")
         blocks: list[Any] = [] if empty else [make_text(content)]
     else:
-        blocks = from_blocks([b for b in content if _is_made(b, message.tool_calls, shown)])
-    shown |= drop_raw_calls(kwargs, message.tool_calls)
-    blocks += [make_tool_call(c) for i, c in enumerate(message.tool_calls) if i not in shown]
+        blocks = from_blocks([b for b in content if _is_made(b, message.tool_calls, claimed)])
+    claimed |= drop_raw_calls(kwargs, message.tool_calls)
+    blocks += [make_tool_call(c) for i, c in enumerate(message.tool_calls) if i not in claimed]
     return _build(role, blocks, kwargs)
 
 
@@ -103,8 +103,8 @@ def _without_reasoning(content: list[Any], kwargs: dict[str, Any], own: bool) ->
     return content[1:] if own else as_text(content[1:])
 
 
-def _is_made(block: dict[str, Any], calls: tuple[ToolCall, ...], shown: set[int]) -> bool:
+def _is_made(block: dict[str, Any], calls: tuple[ToolCall, ...], claimed: set[int]) -> bool:
     """Whether a block belongs to the message still: a call that a window took out does not."""
     if block["type"] not in ("tool_call", "invalid_tool_call"):
         return True
-    return claim(calls, shown, block.get("id"), block.get("name") or "")
+    return claim(calls, claimed, block.get("id"), block.get("name") or "")

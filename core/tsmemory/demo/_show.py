@@ -36,9 +36,9 @@ def heading(title: str, note: str = "") -> None:
         console.print(Text(note, style="dim"))
 
 
-def exchange(said: str, reply: str) -> None:
+def exchange(question: str, reply: str) -> None:
     """A question and its answer."""
-    console.print(_line(Message.user(said)))
+    console.print(_line(Message.user(question)))
     console.print(_line(Message.assistant(reply)))
 
 

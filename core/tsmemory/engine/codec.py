@@ -111,13 +111,13 @@ def encode_message(message: Message, limit: int | None = None) -> bytes:
         metadata=as_json(message.metadata, False, "metadata") if message.metadata else {},
         extensions=as_json(message.extensions, True, "extensions") if message.extensions else {},
     )
-    data = _encode(body)
-    if limit is not None and len(data) > limit:
+    utf8 = _encode(body)
+    if limit is not None and len(utf8) > limit:
         raise MessageTooLargeError(
-            f"message {message.message_id!r} takes {len(data)} bytes, over this engine's limit of "
+            f"message {message.message_id!r} takes {len(utf8)} bytes, over this engine's limit of "
             f"{limit}; keep large attachments elsewhere and store their url"
         )
-    return data
+    return utf8
 
 
 def _tag_call(call: ToolCall, index: int) -> ToolCall:

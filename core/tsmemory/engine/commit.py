@@ -315,5 +315,7 @@ def _first(new: Any, old: Any) -> Any:
 def _metadata(old: dict[str, Any], patch: SessionPatch) -> dict[str, Any]:
     if patch.metadata is UNSET and not patch.remove:
         return old
-    kept = {} if patch.replace_metadata else {k: v for k, v in old.items() if k not in patch.remove}
-    return kept if patch.metadata is UNSET else {**kept, **patch.metadata}
+    merged = (
+        {} if patch.replace_metadata else {k: v for k, v in old.items() if k not in patch.remove}
+    )
+    return merged if patch.metadata is UNSET else {**merged, **patch.metadata}

@@ -32,20 +32,20 @@ def free_space(path: str | os.PathLike[str]) -> Finding:
     return Finding("free_space", free >= _FREE_BYTES, f"{free / 1e9:,.1f} GB{advice}")
 
 
-def merge_nodes(found: Mapping[str, Sequence[Finding]]) -> list[Finding]:
+def merge_nodes(findings_by_node: Mapping[str, Sequence[Finding]]) -> list[Finding]:
     """One finding per name out of those of several servers: what all report, or who reports what.
 
     Args:
         found: findings by the server's name.
     """
     by_name: dict[str, dict[str, Finding]] = {}
-    for node, findings in found.items():
+    for node, findings in findings_by_node.items():
         for finding in findings:
             by_name.setdefault(finding.name, {})[node] = finding
     merged = []
     for name, of_nodes in by_name.items():
         values = {finding.value for finding in of_nodes.values()}
-        same = len(values) == 1 and len(of_nodes) == len(found)
+        same = len(values) == 1 and len(of_nodes) == len(findings_by_node)
         said = "; ".join(f"{node}: {finding.value}" for node, finding in of_nodes.items())
         ok = all(finding.ok for finding in of_nodes.values())
         merged.append(Finding(name, ok, values.pop() if same else said))

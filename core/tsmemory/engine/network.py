@@ -153,7 +153,7 @@ class NetworkBackend(Backend):
         loop = asyncio.get_running_loop()
         opened = self._by_loop.get(loop)
         if opened is None:
-            for ended in [known for known in self._by_loop if known.is_closed()]:
+            for ended in [other for other in self._by_loop if other.is_closed()]:
                 del self._by_loop[ended]
             keeper = self._keep(loop)
             opened = self._by_loop[loop] = await keeper.__anext__(), keeper

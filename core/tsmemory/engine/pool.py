@@ -111,14 +111,14 @@ class Pool(_Base[C]):
                 return self._admit(lease)
             self._waiters.append(waiter)
         while True:
-            left = deadline - time.monotonic()
+            remaining_seconds = deadline - time.monotonic()
             # A lease that ended with its frame hands on nothing, so look again now and then.
-            waiter[0].wait(min(max(left, 0), 1.0))
+            waiter[0].wait(min(max(remaining_seconds, 0), 1.0))
             with self._lock:
                 if lease in self._leases or len(self._leases) < self.size:
                     self._forget(waiter)
                     return self._admit(lease)
-                if left <= 0:
+                if remaining_seconds <= 0:
                     self._forget(waiter)
                     raise self._exhausted()
 

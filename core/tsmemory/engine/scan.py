@@ -34,21 +34,21 @@ class _Place(NamedTuple):
 
 def scan(backend: Backend, query: SearchQuery) -> Steps[Candidates]:
     """A page of hits, and where to go on; a page may be empty and have a `Candidates.next`."""
-    place = _decode(query.after)
+    position = _decode(query.after)
     rows: list[Candidate] = []
     budget = SCAN_CHARACTERS
-    for created, key in (yield from _sessions(backend, query, place)):
-        after = place.position if place is not None and place.key == key else None
+    for created, key in (yield from _sessions(backend, query, position)):
+        after = position.position if position is not None and position.key == key else None
         while True:
-            found = yield from backend.read(key, _portion(query, after))
-            for row in found.rows:
+            read = yield from backend.read(key, _portion(query, after))
+            for row in read.rows:
                 after = Position(row.create_time or 0, row.message_id or "")
                 budget -= _cost(row)
                 if isinstance(row, CorruptRecordError) or query.matches(row):
                     rows.append(Candidate(key, row))
                 if len(rows) >= query.limit or budget <= 0:
                     return Candidates(rows, [created, *key, *after])
-            if len(found.rows) < _PORTION:
+            if len(read.rows) < _PORTION:
                 break
     return Candidates(rows)
 
@@ -80,7 +80,7 @@ def _cost(row: Message | CorruptRecordError) -> int:
 
 
 def _sessions(
-    backend: Backend, query: SearchQuery, place: _Place | None
+    backend: Backend, query: SearchQuery, position: _Place | None
 ) -> Steps[list[tuple[int, Key]]]:
     """The sessions that are still to be visited, each with its creation (µs)."""
     if query.user_id is not None and query.session_id is not None:
@@ -92,6 +92,6 @@ def _sessions(
         if query.session_id in (None, row.session_id)
     ]
     sessions.sort(reverse=True)
-    if place is None:
+    if position is None:
         return sessions
-    return [session for session in sessions if session <= (place.created, place.key)]
+    return [session for session in sessions if session <= (position.created, position.key)]

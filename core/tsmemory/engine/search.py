@@ -154,9 +154,9 @@ class Query(NamedTuple):
         match. The same as `matches` of their index text, by a quicker way."""
         if any(text.count(term) for term in self.excluded for text in texts):
             return None
-        found = [sum(text.count(term) for text in texts) for term in self.required]
-        matching = all(found) if self.match == "all" else any(found)
-        return found if matching else None
+        term_counts = [sum(text.count(term) for text in texts) for term in self.required]
+        matching = all(term_counts) if self.match == "all" else any(term_counts)
+        return term_counts if matching else None
 
 
 class Text:
@@ -295,14 +295,14 @@ def spans(text: str, query: Query) -> list[tuple[int, int]]:
 def _spans(placed: Sequence[tuple[str, int, int]], term: Term) -> list[tuple[int, int]]:
     size = len(term.tokens)
     *front, last = term.tokens
-    found: list[tuple[int, int]] = []
+    spans: list[tuple[int, int]] = []
     for i in range(len(placed) - size + 1):
         token = placed[i + size - 1][0]
         if not (token.startswith(last) if term.prefix else token == last):
             continue
-        if all(placed[i + j][0] == wanted for j, wanted in enumerate(front)):
-            found.append((placed[i][1], placed[i + size - 1][2]))
-    return found
+        if all(placed[i + j][0] == token_before for j, token_before in enumerate(front)):
+            spans.append((placed[i][1], placed[i + size - 1][2]))
+    return spans
 
 
 # -- what a backend is asked -------------------------------------------------------------------

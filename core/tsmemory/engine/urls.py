@@ -143,20 +143,20 @@ def split_url(
     names = ", ".join(sorted(readers)) or "none"
     pairs = _pairs(parts.query)
     may_quote = not _holds_secret(parts, pairs)
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, text in pairs:
         if name not in readers:
             quoted = f" {name!r}" if may_quote else " of one of the names given"
             raise InvalidInputError(f"{parts.scheme}: has no option{quoted}; it has {names}")
         try:
-            found[name] = readers[name](text)
+            values[name] = readers[name](text)
         except (ValueError, OverflowError) as error:
             reason = f": {error}" if may_quote else " does not read"
             raise InvalidInputError(f"{parts.scheme}: option {name!r}{reason}") from None
     for name in options:
         if name not in readers and name != "clock":
             raise InvalidInputError(f"{parts.scheme}: has no option {name!r}; it has {names}")
-    return parts, {**found, **options}
+    return parts, {**values, **options}
 
 
 def redact_url(url: str) -> str:

@@ -60,10 +60,10 @@ class Mode:
             self._loop.close()
 
 
-async def _finish(found: Any) -> Any:
-    if inspect.isasyncgen(found):
-        return [item async for item in found]
-    return await found
+async def _finish(result: Any) -> Any:
+    if inspect.isasyncgen(result):
+        return [item async for item in result]
+    return await result
 
 
 class _Face:

@@ -383,14 +383,14 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
 
     def test_the_record_moves_with_the_messages(self, chat: Any) -> None:
         chat.append(*_say("a", "b"))
-        one = chat.session()
-        assert (one.message_count, one.version) == (2, 1)
-        assert one.create_time <= one.update_time
+        session = chat.session()
+        assert (session.message_count, session.version) == (2, 1)
+        assert session.create_time <= session.update_time
         stored = chat.append(*_say("c"))
         two = chat.session()
         assert (two.message_count, two.version) == (3, 2)
-        assert two.update_time >= stored[0].create_time > one.update_time
-        assert two.create_time == one.create_time
+        assert two.update_time >= stored[0].create_time > session.update_time
+        assert two.create_time == session.create_time
         chat.delete_message(stored[0].message_id)
         three = chat.session()
         assert (three.message_count, three.version) == (2, 3)
@@ -556,8 +556,8 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
         for i in range(60, 76):
             chat.append(*_say(f"u{i}"))
             first = (i + 1 - 10) // 8 * 8  # of i + 1 messages, on every eighth
-            shown = chat.window(Window(last=10, step=8))
-            assert _texts(shown) == ["s", *(f"u{k}" for k in range(first, i + 1))]
+            messages = chat.window(Window(last=10, step=8))
+            assert _texts(messages) == ["s", *(f"u{k}" for k in range(first, i + 1))]
 
     def test_a_window_walks_back_through_a_tool_loop(self, chat: Any) -> None:
         loop = [Message.user("go")]
@@ -572,9 +572,9 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
     def test_a_window_with_the_summary(self, chat: Any) -> None:
         chat.append(Message.system("rules"), *_say(*map(str, range(30))))
         chat.update_session(summary="They counted.")
-        shown = chat.window(Window(last=2, summary=True))
-        assert [m.role for m in shown] == ["system", "system", "user", "user"]
-        assert "They counted." in shown[1].text
+        messages = chat.window(Window(last=2, summary=True))
+        assert [m.role for m in messages] == ["system", "system", "user", "user"]
+        assert "They counted." in messages[1].text
 
     # -- 7. Missing --------------------------------------------------------------------------
 
@@ -729,12 +729,12 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
 
     def test_default_and_handle_ttl(self, engine: Engine, mode: Mode, raw: Store) -> None:
         store = mode.store(Store(raw.backend, ttl=100))
-        one = store.conversation("one")
-        one.append(*_say("a"))
-        assert one.session().ttl == 100
-        one.set_ttl(None)
-        one.append(*_say("b"))
-        assert one.session().ttl is None
+        first_chat = store.conversation("one")
+        first_chat.append(*_say("a"))
+        assert first_chat.session().ttl == 100
+        first_chat.set_ttl(None)
+        first_chat.append(*_say("b"))
+        assert first_chat.session().ttl is None
         two = store.conversation("two", ttl=50)
         two.update_session(title="t")
         assert two.session().ttl == 50
@@ -819,11 +819,15 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
         }
         chat.append(Message.user("m", message_id="m", metadata=values))
         chat.update_session(metadata=values)
-        found = chat.get_message("m").metadata
-        for kept in (found, chat.session().metadata, store.list_sessions().items[0].metadata):
-            assert kept == values
-            assert _types(kept) == _types(values)
-        assert math.copysign(1, found["zero"]) == -1
+        stored = chat.get_message("m").metadata
+        for metadata in (
+            stored,
+            chat.session().metadata,
+            store.list_sessions().items[0].metadata,
+        ):
+            assert metadata == values
+            assert _types(metadata) == _types(values)
+        assert math.copysign(1, stored["zero"]) == -1
         nan = chat.append(Message.user("nan", metadata={"nan": math.nan}))[0]
         assert math.isnan(chat.get_message(nan.message_id).metadata["nan"])
 
@@ -839,14 +843,14 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
         chat.append(Message.user(content, message_id="m", metadata=metadata))
         metadata["list"].append(2)
         content[0]["text"] = "b"
-        found = chat.get_message("m")
-        assert found.metadata == {"list": [1]}
-        assert found.text == "a"
-        found.metadata["list"].append(3)
+        stored = chat.get_message("m")
+        assert stored.metadata == {"list": [1]}
+        assert stored.text == "a"
+        stored.metadata["list"].append(3)
         assert chat.get_message("m").metadata == {"list": [1]}
-        kept: dict[str, Any] = {"k": []}
-        chat.update_session(metadata=kept)
-        kept["k"].append(1)
+        nested: dict[str, Any] = {"k": []}
+        chat.update_session(metadata=nested)
+        nested["k"].append(1)
         assert chat.session().metadata == {"k": []}
 
     def test_a_large_message(self, chat: Any) -> None:
@@ -956,8 +960,8 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
             ~((k == 1) | (k == "1")),
         ):
             expected = [n for n, m in rows.items() if condition.matches(m)]
-            found = chat.list_messages(where=condition)
-            assert [m.message_id for m in found] == expected, condition
+            page = chat.list_messages(where=condition)
+            assert [m.message_id for m in page] == expected, condition
             assert chat.count(where=condition) == len(expected), condition
         assert [m.message_id for m in chat.list_messages(where={"k": 2.5, "other": "x"})] == ["two"]
 
@@ -969,8 +973,8 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
             store.conversation(f"s{i}").update_session(metadata={key: key})
         for i, key in enumerate(keys):
             assert [m.text for m in chat.list_messages(where=where(key) == key)] == [key]
-            found = store.list_sessions(where=where(key).contains(key))
-            assert [s.session_id for s in found] == [f"s{i}"]
+            page = store.list_sessions(where=where(key).contains(key))
+            assert [s.session_id for s in page] == [f"s{i}"]
 
     def test_sessions_by_filter(self, store: Any) -> None:
         for i in range(30):
@@ -978,14 +982,14 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
             chat.update_session(metadata={"n": i, "third": i % 3 == 0})
         condition = (where("n") >= 10) & (where("third") == True)  # noqa: E712  # builds a filter
         mine = [f"s{i:02}" for i in range(29, 9, -1) if i % 3 == 0 and i % 2]
-        found, cursor = [], None
+        session_ids, cursor = [], None
         while True:
             page = store.list_sessions(user_id="u", where=condition, limit=1, cursor=cursor)
-            found += [s.session_id for s in page]
+            session_ids += [s.session_id for s in page]
             cursor = page.next_cursor
             if cursor is None:
                 break
-        assert found == mine
+        assert session_ids == mine
         both = [s.session_id for s in store.iter_sessions(where=condition)]
         assert both == [f"s{i:02}" for i in range(29, 9, -1) if i % 3 == 0]
 
@@ -1040,12 +1044,13 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
         page = chat.list_messages(limit=4)
         chat.delete_message(*(m.message_id for m in stored[:6:2]))
         chat.append(*_say("10"))
-        rest = chat.list_messages(limit=50, cursor=page.next_cursor)
-        assert _texts(page) + _texts(rest) == ["0", "1", "2", "3", "5", "6", "7", "8", "9", "10"]
+        after = chat.list_messages(limit=50, cursor=page.next_cursor)
+        texts = _texts(page) + _texts(after)
+        assert texts == ["0", "1", "2", "3", "5", "6", "7", "8", "9", "10"]
         down = chat.list_messages(limit=2, order="desc")
         chat.append(*_say("11"))
-        rest = chat.list_messages(limit=2, order="desc", cursor=down.next_cursor)
-        assert _texts(rest) == ["8", "7"]
+        after = chat.list_messages(limit=2, order="desc", cursor=down.next_cursor)
+        assert _texts(after) == ["8", "7"]
 
     def test_time_ranges(self, chat: Any) -> None:
         chat.put_messages([Message.user(str(t), create_time=t * 1000) for t in range(1, 11)])
@@ -1058,10 +1063,10 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
             "4",
         ]
         page = chat.list_messages(created_from=2000, created_to=8000, limit=3)
-        rest = chat.list_messages(
+        next_page = chat.list_messages(
             created_from=2000, created_to=8000, limit=9, cursor=page.next_cursor
         )
-        assert _texts(page) + _texts(rest) == [str(i) for i in range(2, 9)]
+        assert _texts(page) + _texts(next_page) == [str(i) for i in range(2, 9)]
         epoch = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
         assert _texts(chat.list_messages(created_from=epoch + 10_000 * _MICROSECOND)) == ["10"]
 
@@ -1075,9 +1080,9 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
         assert [s.session_id for s in up] == order[:-4:-1]
         first = store.list_sessions(user_id="u", limit=5)
         assert [s.session_id for s in first] == order[:5]
-        rest = store.list_sessions(user_id="u", limit=50, cursor=first.next_cursor)
-        assert [s.session_id for s in rest] == order[5:]
-        assert rest.next_cursor is None
+        next_page = store.list_sessions(user_id="u", limit=50, cursor=first.next_cursor)
+        assert [s.session_id for s in next_page] == order[5:]
+        assert next_page.next_cursor is None
 
     def test_sessions_by_time(self, store: Any) -> None:
         for i in range(1, 8):
@@ -1089,8 +1094,10 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
         assert [s.session_id for s in mine] == ["s1", "s3", "s5"]
         assert [s.create_time for s in mine] == [1, 3, 5]
         first = store.list_sessions(user_id="u", updated_to=5000, limit=2)
-        rest = store.list_sessions(user_id="u", updated_to=5000, limit=2, cursor=first.next_cursor)
-        assert [s.session_id for s in (*first, *rest)] == ["s5", "s3", "s1"]
+        second = store.list_sessions(
+            user_id="u", updated_to=5000, limit=2, cursor=first.next_cursor
+        )
+        assert [s.session_id for s in (*first, *second)] == ["s5", "s3", "s1"]
         store.conversation("s1", user_id="u").append(*_say("now"))
         assert store.list_sessions(user_id="u", limit=1).items[0].session_id == "s1"
 
@@ -1098,14 +1105,14 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
         pairs = sorted((u, s) for u in "abc" for s in ("x", "y", "Z", "é"))
         for user, session in pairs:
             store.conversation(session, user_id=user).update_session(update_time=77)
-        found, cursor = [], None
+        keys, cursor = [], None
         while True:
             page = store.list_sessions(order="asc", limit=5, cursor=cursor)
-            found += [(s.user_id, s.session_id) for s in page]
+            keys += [(s.user_id, s.session_id) for s in page]
             cursor = page.next_cursor
             if cursor is None:
                 break
-        assert found == pairs
+        assert keys == pairs
         down = [(s.user_id, s.session_id) for s in store.iter_sessions()]
         assert down == pairs[::-1]
 
@@ -1205,8 +1212,8 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
         assert chat.session().message_count == 0
 
     def test_append_takes_a_list_and_openai_dicts(self, chat: Any) -> None:
-        one = Message.user("1")
-        assert _texts(chat.append([one, {"role": "assistant", "content": "2"}])) == ["1", "2"]
+        message = Message.user("1")
+        assert _texts(chat.append([message, {"role": "assistant", "content": "2"}])) == ["1", "2"]
         assert _texts(chat.append({"role": "user", "content": "3"}, Message.user("4"))) == [
             "3",
             "4",
@@ -1214,7 +1221,7 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
         assert chat.append([]) == chat.append() == []
         assert _texts(chat.append(iter(_say("5")))) == ["5"]
         assert _texts(chat.put_messages([{"role": "user", "content": "6"}])) == ["6"]
-        assert _texts(chat.replace([one, {"role": "user", "content": "7"}])) == ["1", "7"]
+        assert _texts(chat.replace([message, {"role": "user", "content": "7"}])) == ["1", "7"]
         assert [m.role for m in chat.list_messages()] == ["user", "user"]
 
     def test_rewind(self, chat: Any) -> None:
@@ -1296,13 +1303,14 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
             store.conversation("nowhere").fork("x")
 
     def test_update_session(self, chat: Any) -> None:
-        one = chat.update_session(title="t", metadata={"a": 1, "b": {"c": [1]}})
-        assert one == chat.session()
-        assert (one.title, one.summary, one.version, one.message_count) == ("t", None, 1, 0)
+        new = chat.update_session(title="t", metadata={"a": 1, "b": {"c": [1]}})
+        assert new == chat.session()
+        fields = (new.title, new.summary, new.version, new.message_count)
+        assert fields == ("t", None, 1, 0)
         two = chat.update_session(summary="s", metadata={"a": 2}, remove_metadata=["b", "none"])
         assert (two.title, two.summary, two.metadata) == ("t", "s", {"a": 2})
-        assert two.update_time >= one.update_time
-        assert two.create_time == one.create_time
+        assert two.update_time >= new.update_time
+        assert two.create_time == new.create_time
         three = chat.update_session(title=None, metadata={"z": 1}, replace_metadata=True)
         assert (three.title, three.summary, three.metadata) == (None, "s", {"z": 1})
         chat.append(*_say("a"))
@@ -1314,8 +1322,8 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
             for session in "xy":
                 chat = store.conversation(session, user_id=user)
                 chat.append(*_say(f"{user}{session}1", f"{user}{session}2"))
-        found = store.iter_messages()
-        assert [(s.user_id, s.session_id, m.text) for s, m in found] == [
+        messages = store.iter_messages()
+        assert [(s.user_id, s.session_id, m.text) for s, m in messages] == [
             (u, s, f"{u}{s}{i}") for u in "ba" for s in "yx" for i in (1, 2)
         ]
         assert [m.text[:1] for _, m in store.iter_messages(user_id="a")] == ["a"] * 4

@@ -53,9 +53,9 @@ class PrimitiveConformance:
             ({"limit": 9, "where": where("n") == 0}, ["0"]),
             ({"limit": 3, "created_from": 1, "created_to": 2}, []),
         ):
-            found = read(**query)
-            assert (_ids(found.rows), found.total) == (rows, 7), query
-            assert found.session == chat.session(), query
+            result = read(**query)
+            assert (_ids(result.rows), result.total) == (rows, 7), query
+            assert result.session == chat.session(), query
         last = read(limit=1, descending=True).rows[0]
         after = read(limit=2, descending=True, after=Position(last.create_time, "6"))
         assert (_ids(after.rows), after.total) == (["5", "4"], 7)

@@ -56,8 +56,8 @@ def replacement(
     current = {row.message_id or "": row for row in stored}
     last = stored[-1].create_time if stored else 0
     placed = _place(target, current, max(now, (last or 0) + 1))
-    wanted = {m.message_id for m in target}
-    surplus = tuple(mid for mid in current if mid not in wanted)
+    target_ids = {m.message_id for m in target}
+    surplus = tuple(mid for mid in current if mid not in target_ids)
     written = tuple(m for m in placed if current.get(m.message_id) != m)
     if not written and not surplus:
         return placed, None

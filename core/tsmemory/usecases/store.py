@@ -138,14 +138,14 @@ class StoreSteps(SearchSteps):
 
     def _usages(self, key: Key) -> Steps[list[TokenUsage]]:
         """What each message of a session reports, where it does."""
-        found: list[TokenUsage] = []
+        session_usages: list[TokenUsage] = []
         after: Position | None = None
         while True:
             rows = (yield from self.backend.read(key, MessageQuery(limit=PAGE, after=after))).rows
             usages = (token_usage(row) for row in rows if isinstance(row, Message))
-            found += [usage for usage in usages if usage is not None]
+            session_usages += [usage for usage in usages if usage is not None]
             if len(rows) < PAGE:
-                return found
+                return session_usages
             after = position(rows[-1])
 
     def verify(self) -> Steps[list[Problem]]:

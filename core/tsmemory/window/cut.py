@@ -106,10 +106,10 @@ def _floor(part: _Part, window: Window) -> int | None:
         return 0 if part.complete else None
     position = part.total - window.last
     if part.hidden:
-        shown = [
+        visible = [
             i for i, m in enumerate(part.messages, part.offset) if m.message_id not in part.hidden
         ]
-        position = shown[-window.last] if len(shown) >= window.last else -1
+        position = visible[-window.last] if len(visible) >= window.last else -1
     if position < part.offset:
         return 0 if part.complete else None
     if window.step is not None:

@@ -75,14 +75,14 @@ def medium_fields(cls: type[BaseModel]) -> Callable[[Block], dict[str, Any]]:
 
     def fields(block: Block) -> dict[str, Any]:
         own = own_origin(block) or {}
-        data, url, mime = block.get("base64"), block.get("url"), block.get("mime_type")
-        if type(data) is str:
-            data = base64.b64decode(data) if own.get("raw") else data.encode("ascii")
+        medium, url, mime = block.get("base64"), block.get("url"), block.get("mime_type")
+        if type(medium) is str:
+            medium = base64.b64decode(medium) if own.get("raw") else medium.encode("ascii")
         if type(url) is str:
             url = _read_url(cls, url)
         if cls is AudioBlock and type(mime) is str:
             mime = _FORMAT_BY_MIME.get(mime, mime.removeprefix("audio/"))
-        values = {DATA_FIELDS[cls]: data, "path": None, "url": url, mime_name: mime}
+        values = {DATA_FIELDS[cls]: medium, "path": None, "url": url, mime_name: mime}
         extras = dict_or_empty(block.get("extras"))
         for name, key in extra_names.items():
             value = extras.get(key)
@@ -122,9 +122,9 @@ def read_stream(block: Any, path: str) -> Any:
     try:
         at = stream.tell()
         stream.seek(0)
-        data: bytes = getattr(stream, "read")()  # noqa: B009  # not on IOBase, but on all of it
+        medium: bytes = getattr(stream, "read")()  # noqa: B009  # not on IOBase, but on all of it
         stream.seek(at)
-        return block.model_copy(update={name: base64.b64encode(data)})
+        return block.model_copy(update={name: base64.b64encode(medium)})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InvalidInputError(
             f"{path}.{name}: the stream cannot be read from its beginning; give its bytes"
@@ -136,12 +136,12 @@ def write_medium(block: Any) -> tuple[Block, dict[str, Any]]:
     kind = type(block)
     out: Block = {"type": NEUTRAL_TYPES[kind]}
     origin: dict[str, Any] = {}
-    data = getattr(block, DATA_FIELDS[kind])
-    if isinstance(data, bytes):
-        if _is_base64(data):
-            out["base64"] = data.decode("ascii")
+    medium = getattr(block, DATA_FIELDS[kind])
+    if isinstance(medium, bytes):
+        if _is_base64(medium):
+            out["base64"] = medium.decode("ascii")
         else:
-            out["base64"] = base64.b64encode(data).decode("ascii")
+            out["base64"] = base64.b64encode(medium).decode("ascii")
             origin["raw"] = True
     elif block.url is not None:
         out["url"] = str(block.url)
@@ -164,8 +164,8 @@ def write_medium(block: Any) -> tuple[Block, dict[str, Any]]:
     return out, origin
 
 
-def _is_base64(data: bytes) -> bool:
+def _is_base64(encoded: bytes) -> bool:
     try:
-        return bool(base64.b64decode(data, validate=True)) and data.isascii()
+        return bool(base64.b64decode(encoded, validate=True)) and encoded.isascii()
     except (binascii.Error, ValueError):
         return False

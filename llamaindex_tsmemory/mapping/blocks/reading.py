@@ -173,9 +173,10 @@ def _read_text_file(block: Block) -> Any:
     if type(text) is not str:
         return _read_foreign_medium(DocumentBlock, block)
     # Encoded first: DocumentBlock would take bytes such as b"abcd" for base64.
-    data = base64.b64encode(text.encode("utf-8", "surrogatepass")).decode("ascii")
+    base64_text = base64.b64encode(text.encode("utf-8", "surrogatepass")).decode("ascii")
     return _read_foreign_medium(
-        DocumentBlock, {**block, "base64": data, "mime_type": block.get("mime_type", "text/plain")}
+        DocumentBlock,
+        {**block, "base64": base64_text, "mime_type": block.get("mime_type", "text/plain")},
     )
 
 

@@ -105,10 +105,10 @@ def _encode_dict(
     changed = False
     text_keys = TAG not in value
     encoded: dict[Any, Any] = {}
-    for key, item in value.items():
+    for key, part in value.items():
         text_keys = text_keys and type(key) is str
-        new = encode_value(item, f"{path}[{key!r}]", depth + 1)
-        changed = changed or new is not item
+        new = encode_value(part, f"{path}[{key!r}]", depth + 1)
+        changed = changed or new is not part
         if new is not LEFT_OUT:
             encoded[key] = new
     if text_keys:
@@ -138,8 +138,8 @@ def _encode_model(value: BaseModel, path: str, depth: int) -> Any:
     # The fields that were given are enough, as a rule; all of them, where a default is drawn anew.
     fields: dict[str, Any] = {}
     for names in (value.model_fields_set, every.keys()):
-        given = {k: v for k, v in every.items() if k in names} | extra
-        fields = {k: _encode(v, f"{path}.{k}", depth + 1) for k, v in given.items()}
+        named_fields = {k: v for k, v in every.items() if k in names} | extra
+        fields = {k: _encode(v, f"{path}.{k}", depth + 1) for k, v in named_fields.items()}
         fields = {k: v for k, v in fields.items() if v is not LEFT_OUT}
         tagged = {TAG: "model", "class": class_name(kind), "fields": _escape(fields)}
         if same(decode(tagged), value):

@@ -108,17 +108,17 @@ def _permissions(backend: JSONLBackend) -> Finding:
 
 def _locks(directory: str) -> Finding:
     """A lock ends with its process, so one that stays has a holder: stopped, or stuck."""
-    held = []
+    paths = []
     with suppress(FileNotFoundError), os.scandir(directory) as entries:
-        held = [entry.path for entry in entries if entry.name.endswith(".lock")]
+        paths = [entry.path for entry in entries if entry.name.endswith(".lock")]
     deadline = time.monotonic() + _PATIENCE
-    while held := [path for path in held if is_locked(path)]:
+    while paths := [path for path in paths if is_locked(path)]:
         if time.monotonic() > deadline:
             break
         time.sleep(_POLL)
-    if not held:
+    if not paths:
         return Finding("locks", True, "none held")
-    names = ", ".join(os.path.basename(path) + _holder(path) for path in sorted(held)[:_NAMED])
+    names = ", ".join(os.path.basename(path) + _holder(path) for path in sorted(paths)[:_NAMED])
     advice = "a writer is stopped or stuck (or compacts a large session), and others wait"
     return Finding("locks", False, f"held for over {_PATIENCE:.0f} s: {names}; {advice}")
 

@@ -125,12 +125,12 @@ class PostgresBackend(Writer, Search, Maintenance, NetworkBackend):
         """
         keywords = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
         readers: dict[str, Callable[[str], Any]] = {**dict.fromkeys(keywords, str), **_READERS}
-        parts, found = split_url(url, readers, options)
-        given = {name: found.pop(name) for name in keywords & found.keys()}
+        parts, options_read = split_url(url, readers, options)
+        keyword_options = {name: options_read.pop(name) for name in keywords & options_read.keys()}
         usual = {"fallback_application_name": "tsmemory", "connect_timeout": 10}
         try:
             conninfo = psycopg.conninfo.make_conninfo(
-                f"{parts.scheme}://{parts.netloc}{parts.path}", **{**usual, **given}
+                f"{parts.scheme}://{parts.netloc}{parts.path}", **{**usual, **keyword_options}
             )
         except psycopg.Error:
             # libpq's own words may repeat a password that was not percent-encoded.
@@ -138,7 +138,7 @@ class PostgresBackend(Writer, Search, Maintenance, NetworkBackend):
                 "libpq does not read this URL; write postgresql://user:password@host:port/database,"
                 " with special characters percent-encoded"
             ) from None
-        return cls(conninfo, **found)
+        return cls(conninfo, **options_read)
 
     def __repr__(self) -> str:
         where = ""

@@ -119,7 +119,7 @@ def _of_standbys(standbys: list[_Standby]) -> Iterator[Finding]:
 def _of_slots(slots: list[Any]) -> Iterator[Finding]:
     """WAL that is kept for standbys that are away fills the disk."""
     if slots:
-        text = ", ".join(f"{name} keeps {kept:,} bytes of WAL" for name, kept in slots)
-        well = max(kept for _, kept in slots) <= _MAX_KEPT
+        text = ", ".join(f"{name} keeps {wal_bytes:,} bytes of WAL" for name, wal_bytes in slots)
+        well = max(wal_bytes for _, wal_bytes in slots) <= _MAX_KEPT
         advice = "" if well else ": it fills the disk; bring the standby back, or drop the slot"
         yield Finding("unused_slots", well, text + advice)

@@ -273,7 +273,7 @@ class Writer(Reader):
             if expired:
                 return Loaded(None, {}, {})
             stored: list[Message | CorruptRecordError] = [
-                message_of(key, *one) for one in message_rows
+                message_of(key, *columns) for columns in message_rows
             ]
             at = [Position(time, unescape_text(mid)) for time, mid in positions]
             return Loaded(

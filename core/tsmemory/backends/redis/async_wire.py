@@ -64,8 +64,8 @@ class AsyncWire(Wires):
                 for group in groups:  # 1, 2
                     connections.append((group.node, await self._take(group)))
                     await connections[-1][1].connect()
-                    data = b"".join([call.pack(whole=whole) for _, call in group.calls])
-                    await connections[-1][1].send_packed_command([data])
+                    packed = b"".join([call.pack(whole=whole) for _, call in group.calls])
+                    await connections[-1][1].send_packed_command([packed])
                 for group, (_, connection) in zip(groups, connections, strict=True):
                     for i, call in group.calls:
                         replies[i] = call.answer(await _aread(connection))  # 4
@@ -93,9 +93,9 @@ class AsyncWire(Wires):
             raise driver.ClusterDownError("a redirection to an unknown node")
         connection = self._opener(node)()
         try:
-            data = plain("ASKING").pack() + call.pack(whole=True)
+            packed = plain("ASKING").pack() + call.pack(whole=True)
             async with _timeout(self._timeout):
-                await connection.send_packed_command([data])
+                await connection.send_packed_command([packed])
                 await _aread(connection)
                 reply = call.answer(await _aread(connection))
         finally:

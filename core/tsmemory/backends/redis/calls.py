@@ -74,8 +74,8 @@ def _pack(parts: Iterable[Any]) -> bytes:
     """A command in the protocol's form: https://valkey.io/topics/protocol/."""
     packed = [b""]
     for part in parts:
-        data = part if isinstance(part, bytes) else str(part).encode()
-        packed += (b"$%d\r\n" % len(data), data, b"\r\n")
+        encoded = part if isinstance(part, bytes) else str(part).encode()
+        packed += (b"$%d\r\n" % len(encoded), encoded, b"\r\n")
     packed[0] = b"*%d\r\n" % (len(packed) // 3)
     return b"".join(packed)
 

@@ -235,7 +235,7 @@ def read_url(url: str, options: dict[str, Any]) -> tuple[Target, dict[str, Any]]
 
 
 def _nodes(parts: StoreURL, port: int) -> list[tuple[str, int]]:
-    nodes = [(host or "localhost", given or port) for host, given in parts.hosts]
+    nodes = [(host or "localhost", host_port or port) for host, host_port in parts.hosts]
     if len(nodes) > 1 and "+" not in parts.scheme:
         raise InvalidInputError(f"{parts.scheme}: one host; several are for {parts.scheme}+cluster")
     return nodes

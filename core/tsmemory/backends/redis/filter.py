@@ -27,9 +27,9 @@ Parts = list[list[bytes]]
 def texts(condition: Filter | None) -> Parts:
     """For each part the texts of which a matching body has at least one. Empty: nothing known."""
     if isinstance(condition, And):
-        return [part for one in condition.parts for part in texts(one)]
+        return [part for alternative in condition.parts for part in texts(alternative)]
     if isinstance(condition, Or):
-        alternatives = [texts(one) for one in condition.parts]
+        alternatives = [texts(alternative) for alternative in condition.parts]
         if not all(alternatives):
             return []
         # Any part of an alternative will do as its witness; the first is as good as another.

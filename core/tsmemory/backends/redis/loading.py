@@ -131,7 +131,7 @@ def load(
             int(now),
             state,
             fields,
-            [read_row(key, data) for data in split_rows(lengths, text)],
+            [read_row(key, row) for row in split_rows(lengths, text)],
             [None if time == b"-" else int(time) for time in told.split()] if state
             else list[int | None]([None] * (len(stored_ids) - count)),
             counted,

@@ -89,10 +89,10 @@ def request(
 def is_as_new_as(reply: Any, session: Session | None) -> bool:
     """Whether a reply to `request` shows the session as a writer of it left it, or a later one. Not
     so where a redirection made it overtake the write that was sent before it."""
-    what, _, *rest = reply
+    what, _, *values = reply
     if what in (b"lost", b"none") or session is None:
         return False
-    return State.parse(rest[0]).version >= session.version
+    return State.parse(values[0]).version >= session.version
 
 
 def read(server: RedisServer, key: Key, query: MessageQuery, reply: Any = None) -> Steps[Read]:

@@ -22,9 +22,9 @@ def _script(*parts: str) -> Script:
     """A script that returns the number it was called with, then its reply (`wire`, 4)."""
     folder = resources.files("tsmemory.backends.redis") / "lua"
     body = "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
-    kept = [line for line in map(str.strip, body.splitlines()) if line and line[:2] != "--"]
+    code_lines = [line for line in map(str.strip, body.splitlines()) if line and line[:2] != "--"]
     text = "\n".join(
-        ("local number = table.remove(ARGV)", "local function run()", *kept, "end",
+        ("local number = table.remove(ARGV)", "local function run()", *code_lines, "end",
          "return {number, run()}", "")
     )  # fmt: skip
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

@@ -58,7 +58,7 @@ class RedisServer(NetworkBackend):
         super().__init__(client=client, async_client=async_client, retry_for=retry_for)
         self.names = KeyNames(prefix)
         self.target = target
-        ready_clients = [one for one in (client, async_client) if one is not None]
+        ready_clients = [candidate for candidate in (client, async_client) if candidate is not None]
         self.is_cluster = target.is_cluster if target else any(map(is_cluster, ready_clients))
         """Whether a session and the lists are in reach of one script."""
 
@@ -172,10 +172,10 @@ class RedisServer(NetworkBackend):
     # -- errors ------------------------------------------------------------------------------
 
     def _classify(self, error: Exception) -> ErrorClass:
-        known = isinstance(
+        is_class_known = isinstance(
             error, (driver.RedisError, driver.RedisClusterException, OSError, asyncio.TimeoutError)
         )
-        return _error_class(error, self) if known else ErrorClass(None)
+        return _error_class(error, self) if is_class_known else ErrorClass(None)
 
 
 _PASSING_CODES = frozenset({

@@ -147,14 +147,14 @@ def _portion(
     # Sessions are spread evenly: few lists have more than a quarter of a page.
     each = min(size, max(8, size // 4))
     fixed = (low, high, "desc" if query.descending else "asc", each)
-    asked = {
+    questions = {
         source: (
             sum(entry.source == source for entry in edge),
             *(after if source == after_source else ("", "")),
         )
         for source in sources
     }
-    now, lists = yield from _ask(server, fixed, asked)
+    now, lists = yield from _ask(server, fixed, questions)
     listed: list[Entry] = []
     bounds: list[tuple[float, Key]] = []
     for source, flat in lists.items():
@@ -173,13 +173,13 @@ def _portion(
 
 
 def _ask(
-    server: RedisServer, fixed: tuple[Any, ...], asked: dict[str, tuple[Any, ...]]
+    server: RedisServer, fixed: tuple[Any, ...], calls: dict[str, tuple[Any, ...]]
 ) -> Steps[tuple[int, dict[str, Sequence[bytes]]]]:
     """Entries of lists: from one script where they are all in its reach."""
-    groups = [[source] for source in asked] if server.is_cluster else [list(asked)]
+    groups = [[source] for source in calls] if server.is_cluster else [list(calls)]
     replies = yield from server.calls(
         [
-            scripted(scripts.LIST, group, (*fixed, *(x for source in group for x in asked[source])))
+            scripted(scripts.LIST, group, (*fixed, *(x for source in group for x in calls[source])))
             for group in groups
         ]
     )

@@ -224,9 +224,9 @@ class Wire(Wires):
         connection = None
         try:
             connection = opener()
-            packed = b"".join([one.pack(whole=True) for _, one in group.calls])
+            packed = b"".join([member.pack(whole=True) for _, member in group.calls])
             connection.send_packed_command([packed])
-            reply = [one.answer(_read(connection)) for _, one in group.calls][1]
+            reply = [member.answer(_read(connection)) for _, member in group.calls][1]
         finally:
             if connection is not None:
                 connection.disconnect()

@@ -288,8 +288,8 @@ class DatabaseFile:
             for statements in MIGRATIONS[version:] if version else (SCHEMA,):
                 for statement in filter(None, map(str.strip, statements.split(";"))):
                     db.execute(statement)
-            wanted = self.search is not False if version < _SEARCH_VERSION else self.search
-            if wanted and not search.is_indexed(db):
+            search_wanted = self.search is not False if version < _SEARCH_VERSION else self.search
+            if search_wanted and not search.is_indexed(db):
                 search.make(db)
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

@@ -247,12 +247,12 @@ class DamagedText(str):
     __slots__ = ()
 
 
-def tolerant_text(data: bytes) -> str:
+def tolerant_text(encoded: bytes) -> str:
     """A `sqlite3.Connection.text_factory` that never fails: for damaged files."""
     try:
-        return data.decode()
+        return encoded.decode()
     except UnicodeDecodeError:
-        return DamagedText(data.decode("utf-8", "backslashreplace"))
+        return DamagedText(encoded.decode("utf-8", "backslashreplace"))
 
 
 def _text(value: Any) -> str:

@@ -226,7 +226,7 @@ def _by_activity(rows: Iterator[tuple[Any, ...]], descending: bool) -> Iterator[
         insort(waiting, (rank, time, user_id, session_id, number, row))
     if descending:
         waiting.reverse()
-    yield from (place[-1] for place in waiting)
+    yield from (entry[-1] for entry in waiting)
 
 
 def _bound(listed_time: Any, descending: bool) -> tuple[Any, ...]:

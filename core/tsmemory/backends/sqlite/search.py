@@ -151,9 +151,9 @@ def backfill(db: sqlite3.Connection) -> int:
         (end, _SLICE),
     ).fetchall()
     db.executemany(_ADD, _entries(iter(rows)))
-    left = rows[-1][0] - 1 if len(rows) == _SLICE else 0
-    db.execute("UPDATE search_state SET pending = ?", (left,))
-    return int(left)
+    still_pending = rows[-1][0] - 1 if len(rows) == _SLICE else 0
+    db.execute("UPDATE search_state SET pending = ?", (still_pending,))
+    return int(still_pending)
 
 
 def needs_purge(db: sqlite3.Connection) -> bool:
@@ -178,16 +178,16 @@ def search(db: Connection, query: SearchQuery, now: int) -> Candidates | None:
     hits: list[Candidate] = []
     words = _words(query)
     scope = _scope_of(db, query)
-    place: int | None = query.after
+    next_pk: int | None = query.after
     if scope is not None:
         # Most words are rare enough to be asked for in everybody's messages, which is several times
         # as fast as to merge them with the list of all of the user's.
-        place, whole = _look(db, query, words, now, place, _LOOKED_AT_UNSCOPED, hits)
+        next_pk, whole = _look(db, query, words, now, next_pk, _LOOKED_AT_UNSCOPED, hits)
         if whole or len(hits) == query.limit:
-            return Candidates(hits, None if whole else place)
+            return Candidates(hits, None if whole else next_pk)
         words = f'(scope : "{scope}" AND {words})'
-    place, whole = _look(db, query, words, now, place, _LOOKED_AT, hits)
-    return Candidates(hits, None if whole else place)
+    next_pk, whole = _look(db, query, words, now, next_pk, _LOOKED_AT, hits)
+    return Candidates(hits, None if whole else next_pk)
 
 
 def _look(

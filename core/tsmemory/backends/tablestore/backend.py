@@ -142,12 +142,12 @@ class TablestoreBackend(TablestoreClients):
             name: options.pop(name)
             for name in ("credentials_provider", "session_metadata") if name in options
         }  # fmt: skip
-        _, found = split_url(url, readers, options)
+        _, values = split_url(url, readers, options)
         endpoint, instance, key_id, secret = endpoint_of(url)
-        named = found.pop("instance", None) or found.pop("instance_name", None) or instance
+        named = values.pop("instance", None) or values.pop("instance_name", None) or instance
         if key_id is not None:
-            found = {"access_key_id": key_id, "access_key_secret": secret, **found}
-        return cls(endpoint, instance_name=named, **found, **passed)
+            values = {"access_key_id": key_id, "access_key_secret": secret, **values}
+        return cls(endpoint, instance_name=named, **values, **passed)
 
     def _owner(self) -> object:
         """Equal for stores whose appends may be committed together: same tables and credentials,

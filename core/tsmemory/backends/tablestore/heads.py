@@ -234,7 +234,7 @@ class HeadReader:
         if intent.overwrites:
             rows = yield from self.at(key, intent.overwrites)
             unwritten = [Position(*r.key[1:]) for r in rows if token_of(r) != record.token]
-        return [place for place in intent.inserted() if place not in present] + unwritten
+        return [inserted for inserted in intent.inserted() if inserted not in present] + unwritten
 
     def counted(self, key: Key, record: Record) -> Steps[Record]:
         """A record that others wrote, completed from its messages; any other as it is."""

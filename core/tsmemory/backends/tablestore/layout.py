@@ -146,8 +146,12 @@ class Layout:
         """
         _, _, name = partition.partition(":")
         size, _, ids = name.partition(":")
-        data = ids.encode()
-        user, separator, session = data[: int(size)], data[int(size) :][:1], data[int(size) + 1 :]
+        utf8 = ids.encode()
+        user, separator, session = (
+            utf8[: int(size)],
+            utf8[int(size) :][:1],
+            utf8[int(size) + 1 :],
+        )
         key = Key(user.decode(), session.decode())
         if separator != b"/" or self.partition_of(key) != partition:
             raise ValueError(f"{partition!r} is not a partition value of this layout")

@@ -270,8 +270,8 @@ class Maintenance:
                 problems.append(Problem(None, None, message_id, str(error)))
         if keys:
             table = self.layout.session_table
-            wanted = [self.layout.session_key(key) for key in keys]
-            rows = (yield batch_get({table: (wanted, ["user_id"])}))[table]
+            row_keys = [self.layout.session_key(key) for key in keys]
+            rows = (yield batch_get({table: (row_keys, ["user_id"])}))[table]
             listed = {Key(*row.key) for row in rows}
             problems += [
                 Problem(*key, message_id, "belongs to no session")

@@ -123,12 +123,12 @@ class Recovery:
             if not _same_description(old, new):
                 changed = columns
                 if not layout.isolated:  # touch only what differs: others change columns too
-                    found = old.raw_columns
-                    dropped = [name for name in found if name not in columns]
+                    stored = old.raw_columns
+                    dropped = [name for name in stored if name not in columns]
                     changed = {
                         name: value for name, value in columns.items()
-                        if name not in found or type(found[name]) is not type(value)
-                        or found[name] != value
+                        if name not in stored or type(stored[name]) is not type(value)
+                        or stored[name] != value
                     }  # fmt: skip
         return update(table, row_key, changed, dropped, exists=True, where=where)
 

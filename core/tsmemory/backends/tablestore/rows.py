@@ -77,17 +77,17 @@ _decode_reserved = msgspec.json.Decoder(_Reserved).decode
 
 def split(text: str) -> Columns:
     """A text over as many columns as it takes."""
-    data = text.encode()
-    if len(data) <= MAX_COLUMN:
+    encoded = text.encode()
+    if len(encoded) <= MAX_COLUMN:
         return {RESERVED: text}
     pieces: Columns = {}
     start = 0
-    while start < len(data):
-        end = min(start + _PIECE, len(data))
-        while end < len(data) and data[end] & 0xC0 == 0x80:  # inside a character
+    while start < len(encoded):
+        end = min(start + _PIECE, len(encoded))
+        while end < len(encoded) and encoded[end] & 0xC0 == 0x80:  # inside a character
             end += 1
         name = f"{RESERVED}_{len(pieces)}" if pieces else RESERVED
-        pieces[name] = data[start:end].decode()
+        pieces[name] = encoded[start:end].decode()
         start = end
     return pieces
 

@@ -158,11 +158,11 @@ class SearchIndex:
         while looked_at < _LOOKED_AT:
             keys = yield from self._candidates(query, after, size)
             messages = yield from self._read(keys)
-            for place in keys:
+            for position in keys:
                 if len(hits) == query.limit:
                     return Candidates(hits, after)
-                candidate = messages.get(tuple(place))
-                after = [place[1], place[0], place[2]]
+                candidate = messages.get(tuple(position))
+                after = [position[1], position[0], position[2]]
                 if candidate is not None and (
                     isinstance(candidate.message, CorruptRecordError)
                     or query.matches(candidate.message)
@@ -193,12 +193,12 @@ class SearchIndex:
         if after is not None:
             filters.append(_before(after))
         order = [sdk.FieldSort(name, sdk.SortOrder.DESC) for name in _TIE]
-        asked = sdk.SearchQuery(
+        request = sdk.SearchQuery(
             sdk.BoolQuery(filter_queries=filters), sort=sdk.Sort(sorters=order), limit=limit
         )
         table, name = self.layout.message_table, self.layout.search_index
         nothing = sdk.ColumnsToGet(return_type=sdk.ColumnReturnType.NONE)
-        reply = yield lambda client: client.search(table, name, asked, nothing)
+        reply = yield lambda client: client.search(table, name, request, nothing)
         return [[part[1] for part in row[0]] for row in reply.rows]
 
     def _read(self, keys: Sequence[list[Any]]) -> Steps[dict[tuple[Any, ...], Candidate]]:
@@ -207,12 +207,12 @@ class SearchIndex:
             return {}
         layout = self.layout
         sessions = {partition: layout.key_of(partition) for partition, _, _ in keys}
-        wanted = [
+        row_keys = [
             layout.message_key(sessions[partition], time, message_id)
             for partition, time, message_id in keys
         ]
         heads = [layout.head_key(key) for key in sessions.values()]
-        rows = (yield batch_get({layout.message_table: ([*wanted, *heads], None)}))[
+        rows = (yield batch_get({layout.message_table: ([*row_keys, *heads], None)}))[
             layout.message_table
         ]
         records: dict[str, Record] = {
@@ -220,15 +220,15 @@ class SearchIndex:
             for row in rows
             if row.key[1] == HEAD_TIME
         }
-        found: dict[tuple[Any, ...], Candidate] = {}
+        candidates: dict[tuple[Any, ...], Candidate] = {}
         for row in rows:
             key, record = sessions[row.key[0]], records.get(row.key[0])
             if row.key[1] == HEAD_TIME or not self.reader.visible(record):
                 continue
             message = decode(row, key, layout)
             if message is not None:
-                found[row.key] = Candidate(key, message)
-        return found
+                candidates[row.key] = Candidate(key, message)
+        return candidates
 
 
 def _schema() -> Any:
@@ -275,12 +275,12 @@ def _of_kind(letter: str, term: Term) -> Any:
     return sdk.BoolQuery(filter_queries=parts)
 
 
-def _before(place: list[Any]) -> Any:
+def _before(position: list[Any]) -> Any:
     """What comes behind `place` in the order, which is descending in every part."""
     branches = []
     for i, name in enumerate(_TIE):
-        equal = [sdk.TermQuery(_TIE[j], place[j]) for j in range(i)]
-        lower = sdk.RangeQuery(name, range_to=place[i], include_upper=False)
+        equal = [sdk.TermQuery(_TIE[j], position[j]) for j in range(i)]
+        lower = sdk.RangeQuery(name, range_to=position[i], include_upper=False)
         branches.append(sdk.BoolQuery(filter_queries=[*equal, lower]))
     return sdk.BoolQuery(should_queries=branches)
 

@@ -180,9 +180,9 @@ class Connection:
         reply = yield from self._page(dialect, call)
         if call.verb != "query":
             return reply
-        rows, wanted, offset = reply["rows"], call.body["limit"], call.body["offset"]
-        while len(rows) < wanted and offset + len(rows) < reply["total"]:  # step 3
-            body = {**call.body, "offset": offset + len(rows), "limit": wanted - len(rows)}
+        rows, limit, offset = reply["rows"], call.body["limit"], call.body["offset"]
+        while len(rows) < limit and offset + len(rows) < reply["total"]:  # step 3
+            body = {**call.body, "offset": offset + len(rows), "limit": limit - len(rows)}
             page = yield from self._page(dialect, _Call("query", body))
             if not page["rows"]:
                 break

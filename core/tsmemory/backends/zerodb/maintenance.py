@@ -109,19 +109,19 @@ def stats(now: int) -> Steps[Stats]:
 def verify() -> Steps[list[Problem]]:
     """As `Backend.verify`: reads the whole table, a session at a time."""
     problems: list[Problem] = []
-    rest: list[Raw] = []
+    later_rows: list[Raw] = []
 
     def check(page: list[Raw]) -> None:
-        rest.extend(page)
-        last = rest[-1].get("key") if rest else None
-        whole = [raw for raw in rest if raw.get("key") != last]
+        later_rows.extend(page)
+        last = later_rows[-1].get("key") if later_rows else None
+        whole = [raw for raw in later_rows if raw.get("key") != last]
         for _, rows in groupby(whole, lambda raw: raw.get("key")):
             problems.extend(_findings(list(rows)))
-        del rest[: len(whole)]
+        del later_rows[: len(whole)]
 
     yield from all_pages({"key": {"$gte": ""}}, {"key": 1, "place": -1}, check)
-    if rest:
-        problems += _findings(rest)
+    if later_rows:
+        problems += _findings(later_rows)
     return problems
 
 

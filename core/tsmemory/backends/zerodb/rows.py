@@ -88,9 +88,9 @@ def place_of(position: Position) -> str:
     return f"{time_text(position.create_time)}{encode_sortable(position.message_id)}"
 
 
-def activity(place: tuple[int, str, str]) -> str:
+def activity(position: tuple[int, str, str]) -> str:
     """(update_time, user_id, session_id) as text that sorts as they do."""
-    return f"{time_text(place[0])}{key_of(Key(*place[1:]))}"
+    return f"{time_text(position[0])}{key_of(Key(*position[1:]))}"
 
 
 class Pending(msgspec.Struct, frozen=True):

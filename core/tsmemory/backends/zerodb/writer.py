@@ -82,8 +82,8 @@ def find(key: Key, ids: Sequence[str] = ()) -> Steps[tuple[LoadedSession | None,
     rows: list[Raw] = []
     encoded = [encode_sortable(mid) for mid in dict.fromkeys(ids)]
     for i in range(0, max(1, len(encoded)), _IDS):
-        wanted = ["", *encoded[i : i + _IDS]]
-        condition: Any = {"$in": wanted} if encoded else ""
+        encoded_ids = ["", *encoded[i : i + _IDS]]
+        condition: Any = {"$in": encoded_ids} if encoded else ""
         reply = yield api.query({"key": name, "message": condition})
         rows += [raw for raw in reply["rows"] if raw.get("message") != ""]
         if i == 0:
@@ -367,13 +367,13 @@ class _Writer:
                     yield api.insert(portion)
                 return nonce
             except api.UnsureError as error:
-                left = deadline - time.monotonic()
-                if left <= 0:
+                remaining_seconds = deadline - time.monotonic()
+                if remaining_seconds <= 0:
                     cause = error.__cause__
                     assert isinstance(cause, Exception)
-                    known = api.classify(cause).error
-                    raise (known or UnavailableError(str(cause))) from cause
-                yield api.pause(min(left, random.uniform(wait / 2, wait)))
+                    classified = api.classify(cause).error
+                    raise (classified or UnavailableError(str(cause))) from cause
+                yield api.pause(min(remaining_seconds, random.uniform(wait / 2, wait)))
                 wait = min(2 * wait, 1.0)
                 yield from self._withdraw(nonce)
 

@@ -77,8 +77,8 @@ class _Process:
         self.directory = Path(self._directory.name)
         self._as: dict[str, Any] = {}
         if sys.platform != "win32" and os.geteuid() == 0:
-            known = {entry.pw_name: entry for entry in pwd.getpwall()}
-            user = known.get("postgres") or known["nobody"]
+            users = {entry.pw_name: entry for entry in pwd.getpwall()}
+            user = users.get("postgres") or users["nobody"]
             self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": ()}
             os.chown(self.directory, user.pw_uid, user.pw_gid)
         self._process: subprocess.Popen[Any] | None = None
@@ -99,7 +99,7 @@ class _Process:
                 **self._as,
             )
 
-    def _wait(self, answers: Callable[[], Any], again: Callable[[], None] | None = None) -> None:
+    def _wait(self, request: Callable[[], Any], again: Callable[[], None] | None = None) -> None:
         deadline = time.monotonic() + _PATIENCE
         problem: Exception | None = None
         while time.monotonic() < deadline:
@@ -108,7 +108,7 @@ class _Process:
                     break
                 again()  # after a kill, the old processes may still hold the shared memory
             try:
-                answers()
+                request()
             except psycopg.Error as error:
                 problem = error
                 time.sleep(0.02)

@@ -61,29 +61,29 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until told to stop; the exit status."""
-    given = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
         server = LocalTablestore(
-            instance_name=given.instance,
-            access_key_id=given.access_key_id,
-            access_key_secret=given.access_key_secret,
-            sts_token=given.sts_token,
-            data=given.data,
+            instance_name=options.instance,
+            access_key_id=options.access_key_id,
+            access_key_secret=options.access_key_secret,
+            sts_token=options.sts_token,
+            data=options.data,
             control_key=os.environ.get("TSMEMORY_LOCAL_CONTROL_KEY", ""),
             options=ServerOptions(
-                **{one.name: getattr(given, one.name) for one in fields(ServerOptions)}
+                **{field.name: getattr(options, field.name) for field in fields(ServerOptions)}
             ),
-            host=given.host,
-            port=given.port,
+            host=options.host,
+            port=options.port,
         )
     except OSError as error:
         print(f"cannot start: {error}", file=sys.stderr)
         return 1
     with server:
-        if given.json:
+        if options.json:
             line = json.dumps(
                 {
                     "endpoint": server.endpoint,
@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             line = server.endpoint
         print(line, flush=True)
-        if given.end_with_stdin:
+        if options.end_with_stdin:
             threading.Thread(target=_wait_for_end, args=(stop,), daemon=True).start()
         stop.wait()
     return 0

@@ -117,14 +117,14 @@ class Credentials:
                 raise invalid("Missing header: 'x-ots-signdate' or 'x-ots-signregion'.")
             key = _v4_key(self.access_key_secret, date, region)
             expected = _hmac(key, text + "ots", "sha256")
-            given = headers["x-ots-signaturev4"]
+            signature = headers["x-ots-signaturev4"]
         elif "x-ots-signature" in headers:
             key = self.access_key_secret.encode("utf-8")
             expected = _hmac(key, text, "sha1")
-            given = headers["x-ots-signature"]
+            signature = headers["x-ots-signature"]
         else:
             raise invalid("Missing header: 'x-ots-signature'.")
-        if not hmac.compare_digest(base64.b64encode(expected), given.encode("utf-8")):
+        if not hmac.compare_digest(base64.b64encode(expected), signature.encode("utf-8")):
             raise _denied("Signature mismatch.")
         return key
 

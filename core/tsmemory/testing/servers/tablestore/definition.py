@@ -22,14 +22,14 @@ def key_columns(meta: Any) -> tuple[KeyColumn, ...]:
             f"[1, {limits.PRIMARY_KEY_COLUMNS}]."
         )
     columns: list[KeyColumn] = []
-    for place, column in enumerate(meta.primary_key):
+    for position, column in enumerate(meta.primary_key):
         check_name(column.name, "column")
         if any(column.name == other.name for other in columns):
             raise invalid(f"Duplicated primary key name: '{column.name}'.")
         if column.type == pb.PK_BOOLEAN:
             raise invalid("BOOLEAN is an invalid type for the primary key.")
         auto = column.HasField("option") and column.option == pb.AUTO_INCREMENT
-        if auto and (place == 0 or column.type != pb.INTEGER):
+        if auto and (position == 0 or column.type != pb.INTEGER):
             raise invalid(
                 "An AUTO_INCREMENT primary key must be INTEGER and not the partition key."
             )

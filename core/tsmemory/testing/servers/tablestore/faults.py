@@ -65,9 +65,9 @@ class Fault:
         Raises:
             ValueError, TypeError: for an unknown field or a bad value.
         """
-        known = {field.name for field in fields(cls)}
-        if unknown := set(values) - known:
-            raise ValueError(f"unknown fields {sorted(unknown)}, known are {sorted(known)}")
+        names = {field.name for field in fields(cls)}
+        if unknown := set(values) - names:
+            raise ValueError(f"unknown fields {sorted(unknown)}, known are {sorted(names)}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -68,12 +68,12 @@ class Journal:
     def replay(self) -> Iterator[tuple[str, bytes]]:
         """The kind and body of every whole record; cuts off what follows the last one."""
         self._file.seek(0)
-        data = self._file.read()
+        journal = self._file.read()
         position = 0
-        while position + _FRAME.size <= len(data):
-            length, crc = _FRAME.unpack_from(data, position)
+        while position + _FRAME.size <= len(journal):
+            length, crc = _FRAME.unpack_from(journal, position)
             start = position + _FRAME.size
-            payload = data[start : start + length]
+            payload = journal[start : start + length]
             if not payload or len(payload) < length or zlib.crc32(payload) != crc:
                 break
             position = start + length
@@ -88,10 +88,10 @@ class Journal:
     def flush(self) -> None:
         """Hand the queued records to the operating system in one write."""
         if self._pending:
-            data = memoryview(b"".join(self._pending))
+            unwritten = memoryview(b"".join(self._pending))
             self._pending.clear()
-            while data:
-                data = data[self._file.write(data) :]
+            while unwritten:
+                unwritten = unwritten[self._file.write(unwritten) :]
 
     def rewrite(self, records: Iterable[tuple[str, bytes]]) -> None:
         """Replace the file by these records, in one step."""

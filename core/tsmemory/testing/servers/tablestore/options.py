@@ -49,10 +49,10 @@ class ServerOptions:
         Raises:
             ValueError: for an unknown option or a value it cannot have; nothing is set then.
         """
-        known = {field.name for field in fields(self)}
+        names = {field.name for field in fields(self)}
         for name, value in changes.items():
-            if name not in known:
-                raise ValueError(f"unknown option {name!r}, known are {sorted(known)}")
+            if name not in names:
+                raise ValueError(f"unknown option {name!r}, known are {sorted(names)}")
             choices = CHOICES.get(name)
             if choices is not None and value not in choices:
                 raise ValueError(f"option {name!r} is one of {choices}, not {value!r}")

@@ -173,11 +173,11 @@ class TablestoreProcess(ServerFace):
                     "POST", f"/_control/{verb}", json.dumps(dict(arguments)),
                     {CONTROL_KEY_HEADER: self._control_key},
                 )  # fmt: skip
-                answer = self._connection.getresponse()
-                result: dict[str, Any] = json.loads(answer.read())
+                response = self._connection.getresponse()
+                result: dict[str, Any] = json.loads(response.read())
             except (OSError, http.client.HTTPException):
                 self._connection.close()
                 raise
-        if answer.status != 200:
+        if response.status != 200:
             raise ValueError(result["error"])
         return result

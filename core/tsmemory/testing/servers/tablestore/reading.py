@@ -96,9 +96,9 @@ class ReadSpec:
                     return None
                 return [versions[0] for versions in taken.values()]
         taken = {
-            name: kept
+            name: shown_versions
             for name, versions in live.columns.items()
-            if self._takes(name) and (kept := self._versions_of(versions))
+            if self._takes(name) and (shown_versions := self._versions_of(versions))
         }
         if self._filter.passes is not None:
             seen = live.columns if self._sees_all else taken

@@ -139,7 +139,7 @@ def _merged(versions: tuple[Cell, ...], cell: Cell, max_versions: int) -> tuple[
         return versions if older else (cell,)
     merged = [other for other in versions if other.timestamp != cell.timestamp]
     merged.append(cell)
-    merged.sort(key=lambda one: -one.timestamp)
+    merged.sort(key=lambda version: -version.timestamp)
     return tuple(merged[:max_versions])
 
 

@@ -287,7 +287,7 @@ class IndexTable(View):
             for column in base.key_columns
             if column.name not in meta.key_names
         ]
-        positions = {column.name: place for place, column in enumerate(base.key_columns)}
+        positions = {column.name: position for position, column in enumerate(base.key_columns)}
         return _IndexColumns(tuple(key), positions)
 
     def entry(self, row: Row) -> Row | None:
@@ -297,10 +297,10 @@ class IndexTable(View):
         primary_key: list[tuple[str, KeyValue]] = []
         touched = row.touched
         for column in self.key_columns:
-            place = self._from_key.get(column.name)
-            if place is not None:
-                key.append(row.key[place])
-                primary_key.append((column.name, row.primary_key[place][1]))
+            position = self._from_key.get(column.name)
+            if position is not None:
+                key.append(row.key[position])
+                primary_key.append((column.name, row.primary_key[position][1]))
                 continue
             cell = row.newest(column.name)
             if cell is None or type(cell.value) is not _DEFINED_TYPES[defined[column.name]]:

@@ -26,18 +26,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--dialect", choices=("sdk", "specification"), default="sdk",
         help="which of the vendor's texts to follow",
     )  # fmt: skip
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     key = os.environ.get("ZERODB_API_KEY", DEFAULT_API_KEY)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
         server = LocalZeroDB(
-            project=given.project,
+            project=options.project,
             api_key=key,
-            dialect=given.dialect,
-            host=given.host,
-            port=given.port,
+            dialect=options.dialect,
+            host=options.host,
+            port=options.port,
         )
     except OSError as error:
         print(f"cannot start: {error}", file=sys.stderr)

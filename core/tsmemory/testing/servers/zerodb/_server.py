@@ -260,12 +260,12 @@ class LocalZeroDB:
 
 def _decoded(body: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(body) if body else {}
+        decoded = json.loads(body) if body else {}
     except ValueError as error:
         raise RefusedError(422, f"the body is not JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(decoded, dict):
         raise RefusedError(422, "the body is a JSON object")
-    return found
+    return decoded
 
 
 class _HTTPServer(ThreadingHTTPServer):
@@ -306,24 +306,24 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reply(413, {"detail": f"the body has more than {_MAX_BODY} bytes"})
         body = self.rfile.read(size)
         key = self.headers.get("X-API-Key")
-        answer = self.server.owner.answer(self.command, self.path, key, body)
-        if answer is None:
+        reply = self.server.owner.answer(self.command, self.path, key, body)
+        if reply is None:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return None
-        return self._reply(*answer)
+        return self._reply(*reply)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815  # the names of http.server
 
     def _reply(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
+        encoded = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(len(encoded)))
         if status == 429:
             self.send_header("Retry-After", str(self.server.owner.retry_after()))
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(encoded)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # as in http.server
         """Nothing: requests are counted, not logged."""

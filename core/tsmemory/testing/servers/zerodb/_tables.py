@@ -204,8 +204,8 @@ class Tables:
         ids = [str(uuid.uuid4()) for _ in rows]
         for row_id, row in zip(ids, rows, strict=True):
             table.put({**row, "_id": row_id})
-        answer: dict[str, Any] = {"inserted_count": len(rows)}
-        return {**answer, "row_ids": ids} if body.get("return_ids", True) else answer
+        reply: dict[str, Any] = {"inserted_count": len(rows)}
+        return {**reply, "row_ids": ids} if body.get("return_ids", True) else reply
 
     def query(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
         table = self.table(name)

@@ -1,6 +1,6 @@
 """The site's pages that are made from the code: the API reference, backends, formats on disk.
 
-A hook of MkDocs (see mkdocs.yml). The start page is the README. ``python -m tools.reference``
+A hook of MkDocs (see mkdocs.yml). The start pages are the READMEs. ``python -m tools.reference``
 prints the names of the pages.
 """
 
@@ -49,16 +49,23 @@ def pages() -> dict[str, str]:
     return made
 
 
-def index() -> str:
-    """The README as the site's start page."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+START = {"README.md": "index.md", "README.zh-CN.md": "zh/index.md"}
+"""The start pages of the site, and where they are in it."""
+
+
+def index(readme: str = "README.md") -> str:
+    """A README as a start page of the site."""
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    up = "../" * START[readme].count("/")
 
     def target(match: re.Match[str]) -> str:
         path = match[1]
         if path.startswith(("http://", "https://", "#")):
             return f"]({path})"
+        if path in START:
+            return f"]({up}{START[path]})"
         if path.startswith("docs/"):
-            return f"]({path.removeprefix('docs/')})"
+            return f"]({up}{path.removeprefix('docs/')})"
         return f"]({REPOSITORY}/blob/main/{path})"
 
     return re.sub(r"\]\(([^)\s]+)\)", target, text)
@@ -236,7 +243,8 @@ def on_files(files: Any, config: Any) -> Any:
     """MkDocs asks for the site's files."""
     from mkdocs.structure.files import File
 
-    for path, text in {"index.md": index(), **pages()}.items():
+    starts = {path: index(readme) for readme, path in START.items()}
+    for path, text in {**starts, **pages()}.items():
         files.append(File.generated(config, path, content=text))
     return files
 

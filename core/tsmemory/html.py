@@ -204,20 +204,20 @@ def sessions(items: Iterable[Any], more: bool = False) -> str:
     return _table(heads, rows, more)
 
 
-def hits(found: Iterable[Any], more: bool = False) -> str:
+def hits(found: Sequence[Any], more: bool = False) -> str:
     """What a search found, messages or sessions, with the matches marked."""
-    rows = []
-    for hit in found:
-        if hasattr(hit, "message"):
-            record, about = hit, (_text(hit.message.role), _when(hit.message.create_time))
-        else:
-            record, about = (
-                hit.session,
-                (_text(hit.session.title or ""), _when(hit.session.update_time)),
-            )
-        ids = (_text(record.user_id), _text(record.session_id))
-        rows.append((*ids, *about, _marked(hit.snippet, hit.spans)))
-    return _table(("user", "session", "", "time", "text"), rows, more)
+    if hasattr(found[0], "message"):
+        rows = [_hit(hit, hit, hit.message.role, hit.message.create_time) for hit in found]
+        return _table(("user", "session", "role", "time", "text"), rows, more)
+    rows = [
+        _hit(hit, hit.session, hit.session.title or "", hit.session.update_time) for hit in found
+    ]
+    return _table(("user", "session", "title", "last activity", "text"), rows, more)
+
+
+def _hit(hit: Any, ids: Any, about: str, time: int | None) -> tuple[str, ...]:
+    text = _marked(hit.snippet, hit.spans)
+    return _text(ids.user_id), _text(ids.session_id), _text(about), _when(time), text
 
 
 def _marked(snippet: str, spans: Iterable[tuple[int, int]]) -> str:

@@ -48,12 +48,19 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Every engine beside the floor and the peers: under 15 minutes, and it writes docs/benchmarks.md;
-# the quick one takes under 2. `python -m benchmarks detailed NAME` runs those of one engine.
-bench: $(VENV)/.dev
+# Packages that only the benchmarks use, beside the environment; without them (no network), the
+# benchmarks leave those peers out.
+$(VENV)/.bench: requirements/bench.txt $(VENV)/.dev
+	@mkdir -p $(VENV)/bench
+	-$(PIP) --no-deps --require-hashes --target $(VENV)/bench --requirement requirements/bench.txt && touch $@
+
+# Every engine beside the floor and the peers: 10 minutes on an idle machine, and it writes
+# docs/benchmarks.md with its picture, and benchmarks.json. The quick one takes under 2 minutes.
+# `python -m benchmarks.sqlite` and its siblings measure one engine in detail.
+bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks --json benchmarks.json --report docs/benchmarks.md $(ARGS)
 
-bench-quick: $(VENV)/.dev
+bench-quick: $(VENV)/.bench
 	$(BIN)/python -m benchmarks --quick $(ARGS)
 
 # The site, in site/; a warning is an error, and so is a link that leads nowhere.
@@ -82,6 +89,8 @@ lock:
 	  --output-file requirements/dev.txt
 	PATH="$$PWD/.venv-lock/bin:$$PATH" $(LOCK) --constraint requirements/dev.txt --group build \
 	  --extra demo --output-file requirements/demo.txt
+	PATH="$$PWD/.venv-lock/bin:$$PATH" $(LOCK:pyproject.toml=requirements/bench.in) --upgrade --no-deps \
+	  --no-annotate --output-file requirements/bench.txt
 
 clean:
 	rm -rf $(VENV) .venv-lock .demo dist site

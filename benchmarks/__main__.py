@@ -5,4 +5,5 @@ from __future__ import annotations
 
 from benchmarks.comparison import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tsmemory import CorruptRecordError, Message, Store, TSMemoryError, open_store
+from tsmemory.backends.sqlite import reader
 
 VALUES: tuple[tuple[str, Any], ...] = (
     ("null", None),
@@ -162,16 +163,20 @@ def _rows(db: sqlite3.Connection) -> list[Any]:
     ]
 
 
-def test_sessions_are_listed_by_activity_whatever_the_index_lags(tmp_path: Path) -> None:
+def test_sessions_are_listed_by_activity_whatever_the_index_lags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "_FIRST_PAGE", 3)  # a filter takes several, each larger
     rng = random.Random(3)
     clock = [1_000_000_000_000_000]
     with open_store(f"sqlite:///{tmp_path / 'chat.db'}?durability=normal") as store:
         store.backend.clock = lambda: clock[0]
         for _ in range(400):
             clock[0] += rng.choice((1, 1_000, 5_000_000, 40_000_000, 100_000_000))
-            store.conversation(f"s{rng.randrange(40)}", user_id=rng.choice("ab")).append(
-                Message.user("x")
-            )
+            chat = store.conversation(f"s{rng.randrange(40)}", user_id=rng.choice("ab"))
+            chat.append(Message.user("x"))
+            if rng.random() < 0.2:
+                chat.update_session(metadata={"even": int(chat.session_id[1:]) % 2 == 0})
         with closing(sqlite3.connect(tmp_path / "chat.db")) as db:
             rows = db.execute(
                 "SELECT user_id, session_id, update_time, listed_time FROM sessions "
@@ -191,8 +196,32 @@ def test_sessions_are_listed_by_activity_whatever_the_index_lags(tmp_path: Path)
                 if cursor is None:
                     break
             assert listed == expected
+            found = store.list_sessions(**whose, order=order, where={"even": True})
+            filtered = [(s.user_id, s.session_id) for s in found]
+            assert filtered == [key for key in expected if key in filtered]
+            assert len(filtered) > 8
+            assert list(store.iter_sessions(**whose, order=order, where={"even": True})) == [*found]
         middle = rows[len(rows) // 2][2]
         recent = store.list_sessions(updated_from=middle, limit=1000)
         assert len(recent) == sum(row[2] >= middle for row in rows)
         early = store.list_sessions(updated_to=middle, limit=1000)
         assert len(early) == sum(row[2] <= middle for row in rows)
+
+
+def test_a_page_of_sessions_reads_no_more_of_them_the_more_there_are(tmp_path: Path) -> None:
+    clock = [1_000_000_000_000_000]
+    work = []
+    with open_store(f"sqlite:///{tmp_path / 'chat.db'}?durability=normal") as store:
+        store.backend.clock = lambda: clock[0]
+        for count in (60, 600):
+            while len(list(store.iter_sessions())) < count:
+                for _ in range(30):
+                    clock[0] += 30_000_000
+                    store.conversation(f"s{clock[0]}").append(Message.user("x"))
+            steps = itertools.count()
+            (db,) = store.backend.connections.idle
+            db.set_progress_handler(lambda steps=steps: next(steps) < 0, 1)
+            assert len(store.list_sessions(limit=20)) == 20
+            db.set_progress_handler(None, 1)
+            work.append(next(steps))
+    assert work[1] < work[0] * 1.1

@@ -7,10 +7,8 @@ same process, and its JSON functions know neither our types nor our rules.
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import islice
 from typing import Any
 
 from tsmemory.backends.sqlite.changes import messages_by_id, session_row
@@ -18,6 +16,7 @@ from tsmemory.backends.sqlite.file import Connection
 from tsmemory.backends.sqlite.layout import (
     LISTING_LAG_US,
     LIVE,
+    LIVE_SESSION,
     MAX_TIME,
     SESSION_COLUMNS,
     SessionRow,
@@ -159,34 +158,100 @@ def _ascending(
 def list_sessions(
     db: Connection, query: SessionQuery, now: int
 ) -> list[Session | CorruptRecordError]:
-    """Live sessions in the order of `update_time`, from the index of `listed_time`."""
-    clauses = ["(expires_at IS NULL OR expires_at > ?)"]
+    """Live sessions in the order of `update_time`, from one state of the file."""
+    limit = None if query.limit is None else min(query.limit, _MAX_LIMIT)
+    if db.in_transaction or query.where is None:
+        return _list_sessions(db, query, now, limit)
+    db.execute("BEGIN")
+    try:
+        return _list_sessions(db, query, now, limit)
+    finally:
+        if db.in_transaction:
+            db.execute("COMMIT")
+
+
+def _list_sessions(
+    db: Connection, query: SessionQuery, now: int, limit: int | None
+) -> list[Session | CorruptRecordError]:
+    where = query.where
+    if where is None:
+        return [_listed(row, query.descending) for row in _session_rows(db, query, now, limit)]
+    sessions: list[Session | CorruptRecordError] = []
+    size, last = _FIRST_PAGE, None
+    while limit is None or len(sessions) < limit:
+        rows = _session_rows(db, query, now, size, last)
+        page = (_listed(row, query.descending) for row in rows)
+        sessions += (session for session in page if passes(session, where))
+        if len(rows) < size:
+            break
+        # Twice as many each time: the sessions that were active at once with the last one are
+        # looked at again.
+        size, last = size * 2, rows[-1]
+    return sessions[:limit]
+
+
+def _session_rows(
+    db: Connection,
+    query: SessionQuery,
+    now: int,
+    limit: int | None,
+    last: tuple[Any, ...] | None = None,
+) -> list[tuple[Any, ...]]:
+    """The next rows in the order of `update_time`, by the index of `listed_time`.
+
+    As many rows that are listed at or before their activity end at a `listed_time`, the *edge*:
+    what is further than `LISTING_LAG_US` behind it cannot be among them. SQLite sorts the rest.
+
+    Args:
+        last: the row to go on after, instead of `SessionQuery.after`.
+    """
+    clauses = [LIVE_SESSION]
     values: list[Any] = [now]
     if query.user_id is not None:
         clauses.append("user_id = ?")
         values.append(query.user_id)
     low, high = query.updated_from, query.updated_to
     _add_range(clauses, values, "update_time", low, high)
-    if query.after is not None:
+    after = query.after
+    if after is not None or last is not None:
         sign = "<" if query.descending else ">"
-        clauses.append(f"(update_time, user_id, session_id) {sign} (?, ?, ?)")
-        values.extend(query.after)
-        if query.descending:
-            high = query.after[0] if high is None else min(high, query.after[0])
-        else:
-            low = query.after[0] if low is None else max(low, query.after[0])
+        start = "(?, ?, ?)" if last is None else f"(SELECT {_PLACE} FROM sessions WHERE pk = ?)"
+        clauses.append(f"({_PLACE}) {sign} {start}")
+        values += (after or ()) if last is None else last[:1]
+        time = after[0] if last is None and after else last[_UPDATE_TIME] if last else None
+        if isinstance(time, int) and query.descending:
+            high = time if high is None else min(high, time)
+        elif isinstance(time, int):
+            low = time if low is None else max(low, time)
     _add_range(clauses, values, "listed_time", None if low is None else low - LISTING_LAG_US, high)
-    rows = db.execute(
-        f"SELECT {SESSION_COLUMNS} FROM sessions WHERE {' AND '.join(clauses)} "
-        f"ORDER BY listed_time {'DESC' if query.descending else 'ASC'}",
-        values,
-    )
-    in_order = _by_activity(rows, query.descending)
-    limit = None if query.limit is None else min(query.limit, _MAX_LIMIT)
-    if query.descending and query.where is None:
-        return [session_of(row) for row in islice(in_order, limit)]
-    sessions = (_listed(row, query.descending) for row in in_order)
-    return list(islice((session for session in sessions if passes(session, query.where)), limit))
+    condition = " AND ".join(clauses)
+    if limit is not None:
+        edge = _EDGES[query.descending].format(condition=condition)
+        condition = f"{condition} AND {edge}"
+        values += (*values, limit - 1)
+    way = "DESC" if query.descending else "ASC"
+    order = ", ".join(f"{column} {way}" for column in _PLACE.split(", "))
+    values.append(_NO_LIMIT if limit is None else limit)
+    sql = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE {condition} ORDER BY {order} LIMIT ?"
+    return db.execute(sql, values).fetchall()
+
+
+_PLACE = "update_time, user_id, session_id"
+_FIRST_PAGE = 256  # sessions that a filter is tried on at first
+_EDGE = (
+    "coalesce((SELECT listed_time {lag} FROM (SELECT listed_time FROM sessions "
+    "WHERE {{condition}} AND update_time >= listed_time ORDER BY listed_time {way} "
+    "LIMIT 1 OFFSET ?) WHERE typeof(listed_time) = 'integer'), {end})"
+)
+_EDGES = {
+    True: "listed_time >= "
+    + _EDGE.format(lag=f"- {LISTING_LAG_US}", way="DESC", end=f"{-(2**63)}"),
+    False: "listed_time <= "
+    + _EDGE.format(
+        lag=f"+ {LISTING_LAG_US}", way="ASC", end="(SELECT max(listed_time) FROM sessions)"
+    ),
+}
+"""By whether the listing is descending. A damaged edge is none: all are sorted then."""
 
 
 def _listed(row: tuple[Any, ...], descending: bool) -> Session | CorruptRecordError:
@@ -199,42 +264,10 @@ def _listed(row: tuple[Any, ...], descending: bool) -> Session | CorruptRecordEr
     return session
 
 
-_USER, _SESSION, _UPDATE_TIME, _LISTED_TIME = map(
-    SessionRow._fields.index, ("user_id", "session_id", "update_time", "listed_time")
+_USER, _SESSION, _UPDATE_TIME = map(
+    SessionRow._fields.index, ("user_id", "session_id", "update_time")
 )
 """Columns of rows that are not made a `SessionRow`: of a listing there are many."""
-
-
-def _by_activity(rows: Iterator[tuple[Any, ...]], descending: bool) -> Iterator[tuple[Any, ...]]:
-    """Rows that come in the order of `listed_time`, in the order of `update_time`.
-
-    A row is given out once no later one can be before it: later ones were listed no later (or no
-    earlier) than the one just read, and active at most `LISTING_LAG_US` after they were listed.
-    """
-    waiting: list[tuple[Any, ...]] = []  # in order of activity; each with its row at the end
-    end = -1 if descending else 0
-    for number, row in enumerate(rows):
-        bound = _bound(row[_LISTED_TIME], descending)
-        while waiting and (waiting[-1] > bound if descending else waiting[0] < bound):
-            yield waiting.pop(end)[-1]
-        time, user_id, session_id = row[_UPDATE_TIME], row[_USER], row[_SESSION]
-        rank = 0
-        if type(time) is not int or type(user_id) is not str or type(session_id) is not str:
-            # A damaged row. SQLite sorts numbers before text before blobs.
-            rank = 0 if isinstance(time, (int, float)) else 1 if isinstance(time, str) else 2
-            user_id, session_id = str(user_id), str(session_id)
-        insort(waiting, (rank, time, user_id, session_id, number, row))
-    if descending:
-        waiting.reverse()
-    yield from (entry[-1] for entry in waiting)
-
-
-def _bound(listed_time: Any, descending: bool) -> tuple[Any, ...]:
-    """What separates places that come before every row listed at `listed_time`, or further on. A
-    damaged time comes last in the index, and so do such places."""
-    if not isinstance(listed_time, (int, float)):
-        return (-1,)
-    return (0, listed_time + LISTING_LAG_US + 1) if descending else (0, listed_time)
 
 
 # -- what both share -------------------------------------------------------------------------

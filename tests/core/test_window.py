@@ -175,14 +175,17 @@ def test_the_short_way_shows_what_the_long_way_shows(
     assert (report.older, report.stable) == (explained.older, explained.stable)
 
 
+@pytest.mark.parametrize(
+    "url", ["sqlite:///{}/w.db?durability=normal", "memory:", "jsonl:///{}?durability=normal"]
+)
 @pytest.mark.parametrize("system", ["keep", "drop"])
 @pytest.mark.parametrize("step", [None, 5])
 def test_a_read_that_ends_early_shows_the_same(
-    tmp_path: Path, system: str, step: int | None
+    tmp_path: Path, url: str, system: str, step: int | None
 ) -> None:
     policy = Window(last=6, step=step, system=system)
     transcript: list[Message] = []
-    with open_store(f"sqlite:///{tmp_path / 'w.db'}?durability=normal") as store:
+    with open_store(url.format(tmp_path)) as store:
         early = store.conversation("s")
         for i in range(40):
             turn = [S(f"rule {i}")] if i % 9 == 0 else []

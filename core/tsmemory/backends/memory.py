@@ -38,7 +38,7 @@ from tsmemory.engine.records import (
     SessionQuery,
     Snapshot,
 )
-from tsmemory.engine.rows import corrupt_message, corrupt_session, passes, walk
+from tsmemory.engine.rows import corrupt_message, corrupt_session, may_end, passes, walk
 from tsmemory.engine.session_order import SessionOrder
 from tsmemory.engine.steps import Steps, immediate
 from tsmemory.engine.urls import split_url
@@ -213,18 +213,20 @@ class MemoryBackend(LocalBackend):
             total = len(session.order) if query.total else None
             record = session.record() if query.session else None
             rows: list[Message | CorruptRecordError] = []
+            more = False
             for position in walk(session.order, query):
-                if query.limit is not None and len(rows) >= query.limit:
+                if more or (query.limit is not None and len(rows) >= query.limit):
                     break
                 row = session.message(key, position.message_id)
                 if passes(row, query.where):
                     rows.append(row)
+                    more = may_end(query, rows)
             if not (query.pinned and rows):
-                return Read(rows, (), total, record)
+                return Read(rows, (), total, record, more)
             oldest = Position(rows[-1].create_time or 0, rows[-1].message_id or "")
             before = session.pinned[: bisect_left(session.pinned, oldest)]
             pinned = [session.message(key, p.message_id) for p in before]
-            return Read(rows, pinned, total, record)
+            return Read(rows, pinned, total, record, more)
 
     @immediate
     def get_messages(self, key: Key, ids: Sequence[str]) -> list[Message | CorruptRecordError]:

@@ -14,6 +14,7 @@ __all__ = [
     "corrupt_message",
     "corrupt_record",
     "corrupt_session",
+    "may_end",
     "passes",
     "session_sort_key",
     "walk",
@@ -59,6 +60,14 @@ def session_sort_key(row: Session | CorruptRecordError) -> tuple[int, str, str]:
     """The order of sessions: last activity, then id."""
     time = row.update_time if isinstance(row, Session) else row.create_time
     return time, row.user_id, row.session_id
+
+
+def may_end(query: MessageQuery, rows: Sequence[Message | CorruptRecordError]) -> bool:
+    """Whether a read may end with its newest row of these: see `MessageQuery.until`."""
+    if query.until is None or len(rows) < query.least:
+        return False
+    last = rows[-1]
+    return type(last) is Message and query.until(last)
 
 
 def walk(order: Sequence[Position], query: MessageQuery) -> Iterator[Position]:

@@ -10,7 +10,7 @@ from tsmemory.backends.jsonl.rows import read_message, rows_at
 from tsmemory.backends.jsonl.session_index import Row
 from tsmemory.backends.jsonl.tail import read_tail
 from tsmemory.engine.records import Key, MessageQuery, Position, Read, SessionQuery
-from tsmemory.engine.rows import passes, session_sort_key
+from tsmemory.engine.rows import may_end, passes, session_sort_key
 from tsmemory.engine.session_order import Activity
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Message, Session
@@ -31,11 +31,13 @@ def read(key: Key, loaded: Loaded, query: MessageQuery, rows: Iterable[Row] | No
         limit = None if query.where is not None else query.limit
         rows = rows_at(file, index.walk(query), limit)
     messages: list[Message | CorruptRecordError] = []
+    more = False
     for row in rows:
         message = read_message(key, row)
         if passes(message, query.where):
             messages.append(message)
-        if query.limit is not None and len(messages) >= query.limit:
+            more = may_end(query, messages)
+        if more or (query.limit is not None and len(messages) >= query.limit):
             break
     pinned: list[Message | CorruptRecordError] = []
     if query.pinned and messages and index.pinned:
@@ -43,7 +45,7 @@ def read(key: Key, loaded: Loaded, query: MessageQuery, rows: Iterable[Row] | No
         oldest = Position(last.create_time or 0, last.message_id or "")
         before = sorted(e for e in index.pinned.values() if e.position < oldest)
         pinned = [read_message(key, row) for row in rows_at(file, iter(before), None)]
-    return Read(messages, pinned)
+    return Read(messages, pinned, more=more)
 
 
 def messages_by_id(

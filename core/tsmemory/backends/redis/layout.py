@@ -43,6 +43,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tsmemory.engine.codec import decode_message, decode_value, encode_value
@@ -137,6 +138,7 @@ class KeyNames:
         except UnicodeEncodeError:
             raise InvalidInputError("a prefix has no lone surrogates") from None
         self.prefix = prefix
+        self.session = lru_cache(1024)(self._keys_of)
         name = re.escape(prefix.encode())
         parts = b"|".join(part.encode() for part in _PARTS)
         self._session = re.compile(name + rb":\{([^/{}]*)/([^/{}]*)\}:(" + parts + rb")", re.DOTALL)
@@ -147,7 +149,7 @@ class KeyNames:
         tag = "" if user_id is None else f"{user_id.translate(_TAG)}/"
         return re.sub(r"([\[\]*?\\^-])", r"\\\1", f"{self.prefix}:{{{tag}") + "*"
 
-    def session(self, key: Key) -> SessionKeys:
+    def _keys_of(self, key: Key) -> SessionKeys:
         user_id, session_id = key
         tag = f"{user_id.translate(_TAG)}/{session_id.translate(_TAG)}"
         names = tuple(f"{self.prefix}:{{{tag}}}:{part}" for part in _PARTS)

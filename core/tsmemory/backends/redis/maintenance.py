@@ -10,7 +10,7 @@ from typing import Any
 from tsmemory.backends.redis import scripts
 from tsmemory.backends.redis.calls import Call, plain, scripted
 from tsmemory.backends.redis.layout import SessionKeys, parse_row, read_row
-from tsmemory.backends.redis.reader import lost, read_session
+from tsmemory.backends.redis.reader import heads, lost, read_session
 from tsmemory.backends.redis.server import RedisServer
 from tsmemory.backends.redis.session_index import Entry, is_settled, scan_page, sweep
 from tsmemory.backends.redis.writer import place
@@ -155,8 +155,8 @@ def stats(server: RedisServer) -> Steps[Stats]:
                 break
             last = entries[-1]
             keys = [server.names.session(entry.key) for entry in entries]
-            heads = yield from server.calls([scripted(scripts.HEAD, k.keys) for k in keys])
-            for entry, (what, _, *reply) in zip(entries, heads, strict=True):
+            records = yield from heads(server, keys)
+            for entry, (what, *reply) in zip(entries, records, strict=True):
                 head = read_session(entry.key, what, reply)
                 if isinstance(head, Session):
                     users.add(entry.key.user_id)
@@ -214,13 +214,14 @@ def verify(server: RedisServer) -> Steps[list[Problem]]:
 
 def _verify_session(server: RedisServer, entry: Entry, sure: bool) -> Steps[list[Problem]]:
     key = entry.key
-    keys = server.names.session(key).keys
+    session = server.names.session(key)
+    keys = session.keys
     problems: list[Problem] = []
 
     def report(what: str, message_id: str | None = None) -> None:
         problems.append(Problem(key.user_id, key.session_id, message_id, what))
 
-    what, _, *reply = yield from server.call(scripts.HEAD, keys)
+    ((what, *reply),) = yield from heads(server, [session])
     head = read_session(key, what, reply)
     if isinstance(head, CorruptRecordError):
         report(head.reason)

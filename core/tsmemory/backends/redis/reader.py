@@ -9,6 +9,7 @@ from tsmemory.backends.redis import scripts
 from tsmemory.backends.redis.calls import Call, scripted
 from tsmemory.backends.redis.filter import texts
 from tsmemory.backends.redis.layout import (
+    SessionKeys,
     State,
     read_head,
     read_row,
@@ -23,10 +24,11 @@ from tsmemory.engine.steps import Steps
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Message, Session
 
-__all__ = ["get_messages", "get_session", "is_as_new_as", "lost", "read", "request"]
+__all__ = ["get_messages", "get_session", "heads", "is_as_new_as", "lost", "read", "request"]
 
 PORTION_BYTES = 2_000_000  # of messages the server looks at in one call, then lets others in
 PORTION_ROWS = 1_000
+_HEADS = 50  # sessions whose records one script reads
 
 Row = Message | CorruptRecordError
 
@@ -44,15 +46,30 @@ def lost(key: Key, what: bytes) -> CorruptRecordError:
 
 
 def get_session(server: RedisServer, key: Key) -> Steps[Session | CorruptRecordError | None]:
-    state, now, *reply = yield from server.call(scripts.HEAD, server.names.session(key).keys)
-    server.heard(now)
-    return read_session(key, state, reply)
+    ((what, *reply),) = yield from heads(server, [server.names.session(key)])
+    return read_session(key, what, reply)
+
+
+def heads(server: RedisServer, sessions: Sequence[SessionKeys]) -> Steps[list[Any]]:
+    """What the server has of sessions, in order: what happened, and what `read_session` takes."""
+    size = 1 if server.is_cluster else _HEADS
+    replies = yield from server.calls(
+        [
+            scripted(scripts.HEAD, [k for keys in sessions[i : i + size] for k in keys.keys[:4]])
+            for i in range(0, len(sessions), size)
+        ]
+    )
+    found: list[Any] = []
+    for now, *records in replies:
+        server.heard(now)
+        found += records
+    return found
 
 
 def read_session(
     key: Key, state: bytes, reply: Sequence[Any]
 ) -> Session | CorruptRecordError | None:
-    """The session of a script's reply: what happened, and what follows the time."""
+    """The session of a script's reply: what happened, and its state and other fields."""
     if state == b"lost":
         return lost(key, reply[0])
     return None if state == b"none" else read_head(key, reply[0], reply[1])

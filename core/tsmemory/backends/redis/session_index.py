@@ -16,7 +16,7 @@ import msgspec
 from tsmemory.backends.redis import scripts
 from tsmemory.backends.redis.calls import Call, scripted
 from tsmemory.backends.redis.layout import SHARDS, SessionKeys, parse_member
-from tsmemory.backends.redis.reader import read_session
+from tsmemory.backends.redis.reader import heads, read_session
 from tsmemory.backends.redis.server import RedisServer
 from tsmemory.backends.redis.writer import place
 from tsmemory.engine.records import Key, SessionQuery
@@ -75,8 +75,8 @@ def scan_page(
     low: Any = _LOW
     if last is not None:
         after, low = (last.member, last.text), last.text
-    now, flat = yield from server.call(
-        scripts.LIST, [source], low, _HIGH, "asc", _PORTION, 0, *after
+    now, _, flat = yield from server.call(
+        scripts.LIST, [source], low, _HIGH, "asc", _PORTION, 0, 0, *after
     )
     return int(now), _entries(source, user_id, flat)
 
@@ -146,7 +146,7 @@ def _portion(
             after_source = ""
     # Sessions are spread evenly: few lists have more than a quarter of a page.
     each = min(size, max(8, size // 4))
-    fixed = (low, high, "desc" if query.descending else "asc", each)
+    fixed = (low, high, "desc" if query.descending else "asc", each, size + 1)
     questions = {
         source: (
             sum(entry.source == source for entry in edge),
@@ -157,10 +157,12 @@ def _portion(
     now, lists = yield from _ask(server, fixed, questions)
     listed: list[Entry] = []
     bounds: list[tuple[float, Key]] = []
-    for source, flat in lists.items():
+    done = True
+    for source, (count, flat) in lists.items():
         page = _entries(source, query.user_id, flat)
         listed += page
-        if len(page) >= each:  # there may be more behind its last
+        done = done and count < each
+        if count >= each and count == len(page):  # there may be more behind its last
             bounds.append((page[-1].score, page[-1].key))
     listed.sort(key=lambda entry: (entry.score, entry.key), reverse=query.descending)
     if bounds:
@@ -169,13 +171,14 @@ def _portion(
             listed = [e for e in listed if (e.score, e.key) >= bound]
         else:
             listed = [e for e in listed if (e.score, e.key) <= bound]
-    return now, listed[:size], not bounds and len(listed) <= size
+    return now, listed[:size], done and len(listed) <= size
 
 
 def _ask(
     server: RedisServer, fixed: tuple[Any, ...], calls: dict[str, tuple[Any, ...]]
-) -> Steps[tuple[int, dict[str, Sequence[bytes]]]]:
-    """Entries of lists: from one script where they are all in its reach."""
+) -> Steps[tuple[int, dict[str, tuple[int, Sequence[bytes]]]]]:
+    """How many entries lists have, up to a limit, and those among the first of all: from one script
+    where the lists are all in its reach."""
     groups = [[source] for source in calls] if server.is_cluster else [list(calls)]
     replies = yield from server.calls(
         [
@@ -184,9 +187,9 @@ def _ask(
         ]
     )
     lists = {
-        source: flat
-        for group, reply in zip(groups, replies, strict=True)
-        for source, flat in zip(group, reply[1:], strict=True)
+        source: (count, flat)
+        for group, (_, counts, *found) in zip(groups, replies, strict=True)
+        for source, count, flat in zip(group, counts, found, strict=True)
     }
     return max(int(reply[0]) for reply in replies), lists
 
@@ -197,11 +200,11 @@ def _read(
     """The sessions of `entries`, in order, and how many there are none of; wrong entries are
     repaired."""
     keys = [server.names.session(entry.key) for entry in entries]
-    heads = yield from server.calls([scripted(scripts.HEAD, k.keys) for k in keys])
+    records = yield from heads(server, keys)
     rows: list[tuple[tuple[int, str, str], Listed]] = []
     repairs: list[Call] = []
     missing = 0
-    for entry, session, (what, _, *reply) in zip(entries, keys, heads, strict=True):
+    for entry, session, (what, *reply) in zip(entries, keys, records, strict=True):
         row = read_session(entry.key, what, reply)
         sure = is_settled(server, entry, now)
         if row is None:

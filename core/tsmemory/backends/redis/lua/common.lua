@@ -39,9 +39,10 @@ local function expired(expires, now)
 end
 
 -- The live session's state as a list, or nil; the other fields of its head, flat; what of it is
--- lost, where something is; and whether there is one that has expired.
-local function open_session(now)
-  local flat = call('HGETALL', KEYS[1])
+-- lost, where something is; and whether there is one that has expired. Its keys are behind `at`.
+local function open_session(now, at)
+  at = at or 0
+  local flat = call('HGETALL', KEYS[at + 1])
   local state, free = nil, {}
   if #flat == 2 and flat[1] == 'state' then
     state = flat[2]
@@ -56,7 +57,7 @@ local function open_session(now)
     end
   end
   if not state then
-    if #flat > 0 or call('EXISTS', KEYS[2], KEYS[3], KEYS[4]) > 0 then
+    if #flat > 0 or call('EXISTS', KEYS[at + 2], KEYS[at + 3], KEYS[at + 4]) > 0 then
       return nil, {}, 'its record'
     end
     return nil, {}
@@ -65,11 +66,11 @@ local function open_session(now)
   fields.text = state
   if fields[1] ~= LAYOUT then return nil, {}, 'layout ' .. string.match(state, '^%S*') end
   if expired(fields[EXPIRES], now) then return nil, {}, nil, true end
-  if call('LLEN', KEYS[2]) ~= tonumber(fields[ROWS]) then
+  if call('LLEN', KEYS[at + 2]) ~= tonumber(fields[ROWS]) then
     return nil, {}, 'its messages'
-  elseif call('HLEN', KEYS[3]) ~= tonumber(fields[IDS]) then
+  elseif call('HLEN', KEYS[at + 3]) ~= tonumber(fields[IDS]) then
     return nil, {}, 'its message ids'
-  elseif fields[PINS] ~= '0' and call('ZCARD', KEYS[4]) ~= tonumber(fields[PINS]) then
+  elseif fields[PINS] ~= '0' and call('ZCARD', KEYS[at + 4]) ~= tonumber(fields[PINS]) then
     return nil, {}, 'its system messages'
   end
   return fields, free

@@ -54,6 +54,8 @@ class Effort(NamedTuple):
 
     seconds: float
     """For the whole run."""
+    least: float
+    """Seconds for an operation of all contenders, even where the time is over."""
     history: int
     """Messages in a session before it is measured."""
     blocks: int
@@ -66,9 +68,9 @@ class Effort(NamedTuple):
     """Whether the peers' cold starts and memory are measured too."""
 
 
-FULL = Effort(600, 1_000, 8, 200, 3, peers_start=True)
-QUICK = Effort(70, 200, 4, 50, 1, peers_start=False)
-_MIN_BLOCKS = 3
+FULL = Effort(600, 2, 1_000, 16, 200, 3, peers_start=True)
+QUICK = Effort(70, 0.4, 200, 6, 50, 1, peers_start=False)
+_MIN_BLOCKS = 5
 _MOST_CALLS = {"append": 320}
 """Calls of one contender in one operation: appends make the histories longer."""
 _OPERATIONS = {
@@ -152,13 +154,17 @@ def compare(engine: str, effort: Effort, end: float) -> dict[str, Any]:
         figures["bytes per message"] = {n: size for n, size in sizes.items() if size is not None}
         now = time.perf_counter()
         figures |= _starts(crew, now + (end - now) * _STARTS)
+
+        def part_of(part: int, weight: int) -> float:
+            return max((end - time.perf_counter()) * part / weight, effort.least)
+
         weight = sum(part for _, part in _OPERATIONS.values()) + sum(_TASKS.values())
         for operation, (call, part) in _OPERATIONS.items():
-            seconds, weight = (end - time.perf_counter()) * part / weight, weight - part
+            seconds, weight = part_of(part, weight), weight - part
             if found := _blocks(crew, operation, call, seconds):
                 figures["operations"][operation] = found
         for tasks, part in _TASKS.items():
-            seconds, weight = (end - time.perf_counter()) * part / weight, weight - part
+            seconds, weight = part_of(part, weight), weight - part
             figures["async"][str(tasks)] = _served(crew, tasks, seconds)
         order = list(ENGINES[engine])
         figures["left out"] = {n: crew.left_out[n] for n in order if n in crew.left_out}

@@ -2,7 +2,7 @@
 people use there.
 
 A contender is opened in a process of its own (`benchmarks.worker`), which imports nothing of the
-others. It appends user and assistant messages of `TEXT` to one session and reads its last 20. What
+others. It appends user and assistant messages of `TEXTS` to one session and reads its last 20. What
 a package does not offer (a listing, a search, an async interface) is left out; where it has no
 window, reading the whole history and cutting it is what its users do, and so it is measured.
 
@@ -14,8 +14,10 @@ leaves out.
 
 from __future__ import annotations
 
+import itertools
+import random
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,13 +25,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 __all__ = [
-    "ENGINES", "FLOOR", "OURS", "SESSION", "SESSIONS", "TEXT", "WORD", "Contender", "Place",
-    "bodies", "new_id", "open_contender", "view",
+    "ENGINES", "FLOOR", "OURS", "SESSION", "SESSIONS", "WORD", "Contender", "Place", "bodies",
+    "new_id", "open_contender", "text", "view",
 ]  # fmt: skip
 
-TEXT = "The quick brown fox jumps over the lazy dog, and says so at some length. " * 4
+
+def _texts() -> Iterator[str]:
+    """64 texts of 290 bytes, of words made of syllables."""
+    dice = random.Random(7)
+    syllables = [a + b for a in "bdfgklmnprstvw" for b in ("a", "e", "i", "o", "u", "an", "er")]
+    words = ["".join(dice.choices(syllables, k=dice.randrange(1, 4))) for _ in range(800)]
+    for _ in range(64):
+        chosen = [WORD]
+        while len(" ".join(chosen)) < 290:
+            chosen.append(dice.choice(words))
+        dice.shuffle(chosen)
+        yield " ".join(chosen)
+
+
 WORD = "quick"
 """What is searched for: a word of every message, so that the newest 20 are hits."""
+TEXTS = tuple(_texts())
+"""What messages say: so different that a page of a database does not compress to nothing."""
+_next_text = itertools.cycle(TEXTS)
 SESSION = "measured"
 SESSIONS = 200
 """Sessions beside the measured one, with one message each, where a listing is measured."""
@@ -75,9 +93,14 @@ class Contender:
     """For so many tasks at once: what appends a message to the session of a number."""
 
 
+def text() -> str:
+    """What the next message says."""
+    return next(_next_text)
+
+
 def bodies(count: int) -> list[dict[str, Any]]:
     """Messages, as a floor stores them."""
-    return [{"role": ("user", "assistant")[i % 2], "content": TEXT} for i in range(count)]
+    return [{"role": ("user", "assistant")[i % 2], "content": text()} for i in range(count)]
 
 
 def new_id() -> str:

@@ -11,12 +11,12 @@ from typing import Any
 from benchmarks.contenders import (
     SESSION,
     SESSIONS,
-    TEXT,
     WORD,
     Append,
     Contender,
     bodies,
     new_id,
+    text,
 )
 
 __all__ = [
@@ -59,18 +59,18 @@ def tsmemory_store(
 
     def hold(name: str) -> object:
         opened = store.conversation(name)
-        opened.append(Message.user(TEXT))
+        opened.append(Message.user(text()))
         return opened
 
     async def tasks(_: int) -> AsyncIterator[Append]:
         async with open_store(url) as served:
             await served.asetup()
-            yield lambda number: served.conversation(f"a{number}").aappend(Message.user(TEXT))
+            yield lambda number: served.conversation(f"a{number}").aappend(Message.user(text()))
 
     return Contender(
-        lambda count: chat.append(*[Message(roles[i % 2], TEXT) for i in range(count)]),
+        lambda count: chat.append(*[Message(roles[i % 2], text()) for i in range(count)]),
         lambda: chat.window(20),
-        lambda: store.list_sessions(limit=20),
+        lambda: store.list_sessions(user_id="default", limit=20),
         (lambda: store.search_messages(WORD, limit=20)) if search else None,
         begin=begin,
         hold=hold,
@@ -85,7 +85,7 @@ def tsmemory_store(
 def langchain_messages(count: int) -> list[Any]:
     from langchain_core.messages import AIMessage, HumanMessage
 
-    return [(HumanMessage, AIMessage)[i % 2](TEXT, id=new_id()) for i in range(count)]
+    return [(HumanMessage, AIMessage)[i % 2](text(), id=new_id()) for i in range(count)]
 
 
 def langchain_appender(make: Callable[[str], Any]) -> Callable[[int], Any]:

@@ -15,12 +15,12 @@ from benchmarks.contenders import (
     MARGIN,
     SESSION,
     SESSIONS,
-    TEXT,
     Append,
     Contender,
     Place,
     bodies,
     new_id,
+    text,
     view,
 )
 from benchmarks.contenders.shared import (
@@ -133,7 +133,7 @@ def agent_memory(stack: ExitStack, place: Place) -> Contender:
         store.init_table()
 
     def message(session: str) -> Any:
-        return Message(session_id=session, message_id=new_id(), content=TEXT)
+        return Message(session_id=session, message_id=new_id(), content=text())
 
     def add(session: str, count: int) -> None:
         for _ in range(count):

@@ -13,7 +13,7 @@ import pytest
 
 from tests.backends.postgres.conftest import require
 from tsmemory import ConflictError, Message, Store, TSMemoryError
-from tsmemory.backends.postgres import PostgresBackend
+from tsmemory.backends.postgres import PostgresBackend, client
 from tsmemory.testing.servers.postgres import PgBouncer, PostgresServer, find_postgres
 
 SOAK = os.environ.get("TSMEMORY_SOAK") == "1"
@@ -330,3 +330,43 @@ def test_a_conflict_in_a_transaction_leaves_none_open(
         with pytest.raises(ConflictError):
             chat.append(Message.user("b", message_id="m"))
     assert busy(server, prefix) == 0
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_server_process_that_is_frozen(
+    mode: str, server: PostgresServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_GRACE", 0.0)
+    name = f"frozen-{prefix}"
+    url = f"{server.url}?application_name={name}&prefix={prefix}&timeout=0.3"
+
+    def frozen() -> int:
+        """The server's process of the store's only connection, stopped."""
+        with server.connect() as admin:
+            ((pid,),) = admin.execute(
+                "SELECT pid FROM pg_stat_activity WHERE application_name = %s", [name]
+            ).fetchall()
+        os.kill(pid, signal.SIGSTOP)
+        return int(pid)
+
+    async def awaited() -> int:
+        async with Store(PostgresBackend.from_url(url)) as store:
+            await store.asetup()
+            pid = frozen()
+            try:
+                await store.conversation("s").aappend(Message.user("x", message_id="m"))
+                return await store.conversation("s").acount()
+            finally:
+                os.kill(pid, signal.SIGCONT)
+
+    if mode == "async":
+        assert asyncio.run(awaited()) == 1
+        return
+    with Store(PostgresBackend.from_url(url)) as store:
+        store.setup()
+        pid = frozen()
+        try:
+            store.conversation("s").append(Message.user("x", message_id="m"))
+            assert store.conversation("s").count() == 1
+        finally:
+            os.kill(pid, signal.SIGCONT)

@@ -7,10 +7,13 @@
 3. Otherwise, settings go ahead of the statements in their transaction, in the same round trip.
 4. A transaction is a program of `engine.steps` whose steps take a `Transaction`: it is rolled back
    and repeated as a whole.
+5. The server ends a statement that takes too long; where the server itself is silent (a machine
+   that is frozen, a network that drops packets), the client waits `_GRACE` longer, and closes.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -38,6 +41,7 @@ _PLANNER = {
 """Every statement of ours has an index in its order. Without statistics (a table that has just
 been filled) the planner may prefer to read a session whole, and keep that plan; with them it may
 plan a prepared statement again each time, which takes as long as to run it."""
+_GRACE = 1.0  # seconds for the word that a statement was ended to arrive
 _IDLE = pq.TransactionStatus.IDLE
 _BUSY = (pq.TransactionStatus.ACTIVE, pq.TransactionStatus.UNKNOWN)
 
@@ -86,6 +90,7 @@ class Settings(NamedTuple):
 
     def apply(self, connection: Any, probed: Any) -> None:
         """Take the answer to `probe`."""
+        connection.patience = None if self.timeout is None else self.timeout + _GRACE
         connection.behind_pooler = probed.pgresult.get_value(0, 0) is None
         prepare = not connection.behind_pooler if self.prepare is None else self.prepare
         connection.prepare_threshold = 2 if prepare else None
@@ -95,6 +100,24 @@ class _Ours:
     """A connection that this module opened."""
 
     behind_pooler = False
+    patience: float | None = None
+    """Seconds without a word from the server, after which the connection is closed."""
+
+    def patient(self, exchange: Any) -> Any:
+        """An exchange of psycopg's, as a generator of what it waits for (step 5)."""
+        try:
+            waits_for = next(exchange)
+            silent_since = time.monotonic()
+            while True:
+                ready = yield waits_for
+                if ready:
+                    silent_since = time.monotonic()
+                elif self.patience and time.monotonic() - silent_since > self.patience:
+                    self.pgconn.finish()  # type: ignore[attr-defined]  # of psycopg's connections
+                    raise psycopg.OperationalError(f"no answer for {self.patience:.3g} s")
+                waits_for = exchange.send(ready)
+        except StopIteration as end:
+            return end.value
 
     def __del__(self, *_: Any) -> None:
         """An interrupt may lose one between two instructions: libpq's object then closes it (in
@@ -102,11 +125,13 @@ class _Ours:
 
 
 class _Connection(_Ours, psycopg.Connection[Any]):
-    pass
+    def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+        return super().wait(self.patient(gen), *args, **options)
 
 
 class _AsyncConnection(_Ours, psycopg.AsyncConnection[Any]):
-    pass
+    async def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+        return await super().wait(self.patient(gen), *args, **options)
 
 
 def _bare(connection: Any) -> bool:

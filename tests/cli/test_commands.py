@@ -197,6 +197,7 @@ def test_doctor(say: Say, url: str) -> None:
     assert checks["schema"].endswith("journal_mode wal")
     assert checks["wal"].endswith(" bytes")
     assert checks["free_space"].endswith(" GB")
+    assert checks["permissions"] == "not open"
     assert checks["expired_sessions"] == "0"
     assert checks["max_message_bytes"] == 1_000_000_000
     assert 0 < checks["round_trip_ms"] < 1_000
@@ -206,6 +207,12 @@ def test_doctor(say: Say, url: str) -> None:
     assert code == 1
     assert "FAIL" in out
     assert say("doctor", "-s", "memory:")[0] == 0
+    path = Path(url.removeprefix("sqlite:///"))
+    path.chmod(0o644)
+    code, out, _ = say("doctor", "-s", url)
+    assert code == 1
+    assert f"FAIL\tpermissions\topen to every user of this machine; chmod o= {path}" in out
+    path.chmod(0o600)
     with open_store(url) as store:
         store.conversation("old", user_id="ada").set_ttl(60)
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as db, db:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import platform
 import statistics
 import time
@@ -49,6 +50,8 @@ def examine(url: str | None, write: bool) -> list[Check]:
         Check("python", True, platform.python_version()),
         Check("installed", True, _installed()),
     ]
+    # What a store would log at its first request is a check here.
+    logging.getLogger("tsmemory").setLevel(logging.ERROR)
     try:
         with opened(url, create=True) as store:
             checks.append(Check("store", True, redact_url(url or "")))
@@ -56,6 +59,8 @@ def examine(url: str | None, write: bool) -> list[Check]:
             _look(store, checks, write)
     except TSMemoryError as error:
         checks.append(Check(_STEPS[min(_done(checks), len(_STEPS) - 1)], False, str(error)))
+    finally:
+        logging.getLogger("tsmemory").setLevel(logging.NOTSET)
     return checks
 
 

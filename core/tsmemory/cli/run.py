@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -20,6 +21,13 @@ __all__ = ["run"]
 _INTERRUPTED = 130  # 128 and the number of SIGINT, as shells tell it
 
 
+class _Warnings(logging.Handler):
+    """The package's log as lines on stderr, as every other warning of the command."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warn(scrub(record.getMessage(), secrets(sys.argv[1:])))
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code.
 
@@ -31,6 +39,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:  # a terminal in a small encoding still gets every line
             reconfigure(errors="backslashreplace")
+    logger = logging.getLogger("tsmemory")
+    if not logger.handlers:
+        logger.addHandler(_Warnings(logging.WARNING))
     command = typer.main.get_command(app)
     try:
         code = command.main(given, prog_name="tsmemory", standalone_mode=False)

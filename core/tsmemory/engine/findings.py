@@ -8,9 +8,15 @@ from collections.abc import Mapping, Sequence
 
 from tsmemory.engine.records import Finding
 
-__all__ = ["expired_sessions", "free_space", "merge_nodes", "not_counted"]
+__all__ = ["expired_sessions", "free_space", "is_open_to_others", "merge_nodes", "not_counted"]
 
 _FREE_BYTES = 500 << 20
+_OTHERS = 0o007  # a group may be shared on purpose
+
+
+def is_open_to_others(status: os.stat_result) -> bool:
+    """Whether every user of the machine may read, write or enter it, as far as its mode says."""
+    return os.name != "nt" and bool(status.st_mode & _OTHERS)
 
 
 def expired_sessions(count: int, *, at_least: bool = False) -> Finding:

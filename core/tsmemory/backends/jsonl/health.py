@@ -7,7 +7,6 @@ processes' writers are asked again for `_PATIENCE` before their lock counts as h
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from tsmemory.backends.jsonl.catalogue import logs_in, session_files
 from tsmemory.backends.jsonl.files import is_locked
 from tsmemory.backends.jsonl.layout import meta_path
-from tsmemory.engine.findings import expired_sessions, free_space
+from tsmemory.engine.findings import expired_sessions, free_space, is_open_to_others
 from tsmemory.engine.records import Finding
 from tsmemory.errors import UnavailableError
 
@@ -86,24 +85,18 @@ def _left_over(backend: JSONLBackend) -> Finding:
 
 
 def _permissions(backend: JSONLBackend) -> Finding:
-    if os.name == "nt":
-        return Finding("permissions", True, "as the directory's access list says")
-    paths = []
-    directories = {backend.directory}
-    for file in session_files(backend.directory, None):
-        directories.add(os.path.dirname(file.path))
-        with suppress(FileNotFoundError):
-            if file.stat(follow_symlinks=False).st_mode & 0o077 and not file.is_symlink():
-                paths.append(file.path)
-    # Behind a directory that only its owner may enter, the modes of files do not matter.
-    closed = not os.stat(backend.directory).st_mode & 0o077
-    for directory in directories:
-        with suppress(FileNotFoundError):
-            if stat.S_IMODE(os.stat(directory).st_mode) & 0o077:
-                paths.append(directory)
-    paths = [] if closed else sorted(paths)
-    advice = f"open to others; chmod -R go= {backend.directory}"
-    return Finding("permissions", not paths, _name(backend, paths, advice, none="owner only"))
+    """Behind a directory that others may not enter, the modes of files do not matter."""
+    paths: list[str] = []
+    if is_open_to_others(os.stat(backend.directory)):
+        files = list(session_files(backend.directory, None))
+        directories = {os.path.dirname(file.path) for file in files if not file.is_symlink()}
+        for path in (*directories, *(file.path for file in files if not file.is_symlink())):
+            with suppress(FileNotFoundError):
+                if is_open_to_others(os.stat(path)):
+                    paths.append(path)
+        paths = [backend.directory, *sorted(paths)]
+    advice = f"open to every user of this machine; chmod -R o= {backend.directory}"
+    return Finding("permissions", not paths, _name(backend, paths, advice, none="not open"))
 
 
 def _locks(directory: str) -> Finding:

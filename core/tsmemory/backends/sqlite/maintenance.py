@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tsmemory.backends.sqlite.layout import SESSION_COLUMNS, SessionRow, decode_row
-from tsmemory.engine.findings import expired_sessions, free_space
+from tsmemory.engine.findings import expired_sessions, free_space, is_open_to_others
 from tsmemory.engine.records import Finding, Key
 from tsmemory.errors import CorruptRecordError
 from tsmemory.model import Problem, Stats
@@ -83,9 +83,17 @@ def findings(db: sqlite3.Connection, path: Path, now: int) -> list[Finding]:
         Finding("sqlite", True, sqlite3.sqlite_version),
         Finding("schema", True, f"version {schema}, journal_mode {journal}"),
         Finding("wal", wal <= _WAL_BYTES, f"{wal:,} bytes{advice}"),
+        _permissions(path),
         free_space(path.parent),
         expired_sessions(expired),
     ]
+
+
+def _permissions(path: Path) -> Finding:
+    """A backup that was put into place may be open to others: SQLite's shell makes it so."""
+    exposed = is_open_to_others(path.stat())
+    advice = f"open to every user of this machine; chmod o= {path}" if exposed else "not open"
+    return Finding("permissions", not exposed, advice)
 
 
 def verify(db: sqlite3.Connection) -> list[Problem]:

@@ -17,7 +17,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CREATE := $(PYTHON) -m venv $(VENV)
 endif
 
-.PHONY: demo test test-fast lint format bench docs notebooks versions newest lock clean
+PYRIGHT = $(BIN)/pyright --pythonpath $(BIN)/python
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+.PHONY: demo test test-fast lint format bench bench-quick docs notebooks versions newest lock clean
 
 $(VENV)/.%: requirements/%.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "$(PYTHON) is older than Python 3.10; set PYTHON")'
@@ -29,12 +32,18 @@ $(VENV)/.%: requirements/%.txt pyproject.toml
 demo: $(VENV)/.demo
 	$(BIN)/python -m tsmemory.demo $(ARGS)
 
-test: lint
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+# Lint and tests. Pyright runs beside mypy and then beside the tests: each leaves a core idle at
+# times. What mypy has read, a test of the documentation reads again, so the tests wait for it.
+test: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@log=$$(mktemp); $(PYRIGHT) >$$log 2>&1 & pyright=$$!; trap "kill $$pyright" INT TERM; \
+	$(BIN)/mypy && $(PYTEST) $(ARGS); tests=$$?; \
+	wait $$pyright; types=$$?; cat $$log; rm $$log; exit $$((tests || types))
 
 # What a change to the core, the mappings or the SQLite backend most likely breaks; under a minute.
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow and not server" \
+	$(PYTEST) -m "not slow and not server" \
 	  tests/core tests/backends/memory tests/backends/sqlite \
 	  tests/adapters/langchain/test_lc_mapping.py tests/adapters/llamaindex/test_mapping.py $(ARGS)
 
@@ -42,7 +51,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(PYRIGHT)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -19,6 +20,16 @@ settings.load_profile("soak" if os.environ.get("TSMEMORY_SOAK") else "gate")
 # Tests that interrupt a child need the default; a handler of Python's becomes that in a child.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What the frameworks and the collection make stays to the end: two million objects, which the
+# garbage collector would look at again and again (half a second each time).
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
 
 _ROOT = Path(__file__).parent
 _ON_SERVERS = (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, Say
 from tsmemory import Message, open_store
 
 
@@ -45,12 +45,18 @@ def test_help_names_every_command(run: Run) -> None:
         (["show", "x", "--store", "memory:", "--window", "-1"], "window"),
     ],
 )
-def test_bad_input_is_one_line(run: Run, arguments: list[str], says: str) -> None:
-    done = run(*arguments)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert says in done.stderr
-    assert done.stderr.startswith("tsmemory: ")
+def test_bad_input_is_one_line(say: Say, arguments: list[str], says: str) -> None:
+    code, out, err = say(*arguments)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert err.startswith("tsmemory: ")
+    assert err.count("\n") == 1
+
+
+def test_bad_input_to_the_program(run: Run) -> None:
+    done = run("nope")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("tsmemory: No such command 'nope'")
     assert done.stderr.count("\n") == 1
 
 

@@ -85,7 +85,9 @@ def test_the_layout_is_as_documented(store: Store, client: Any, prefix: str) -> 
     _, hi = chat.append(Message.system("be\0brief", message_id="0"), Message.user("hi"))
     chat.update_session(title="Rom", metadata={"topic": "travel"})
     at = f"{prefix}:{{ada/trip 1}}"
-    mine = {key.decode().removeprefix(prefix) for key in client.scan_iter(f"{prefix}*")}
+    mine = {
+        key.decode().removeprefix(prefix) for key in client.scan_iter(f"{prefix}*", count=10_000)
+    }
     (shard,) = {key[:6] for key in mine if key.startswith(":{i")}
     assert mine == {
         *(f":{{ada/trip 1}}:{part}" for part in ("head", "log", "ids", "pins", "done")),
@@ -140,14 +142,14 @@ def test_clearing_leaves_nothing_and_removes_no_more(
             chat.append(Message.system("s"), Message.user("m", message_id="m"))
             chat.delete_message("m")
     assert store.erase_user("a") == Erased(2, 2)
-    left = {key.decode() for key in client.scan_iter(f"{prefix}:{{*")} - set(foreign)
+    left = {key.decode() for key in client.scan_iter(f"{prefix}:{{*", count=10_000)} - set(foreign)
     assert not [key for key in left if ":{a/" in key or key.endswith("user:a")]
     # A session that no list has is found by looking at every key.
     lists = KeyNames(prefix).session(Key("b", "x")).lists
     client.delete(*lists)
     assert ("b", "x", None) in [p[:3] for p in store.verify()]
     assert store.clear() == Erased(2, 2)
-    assert {key.decode() for key in client.scan_iter(f"{prefix}:{{*")} <= set(foreign)
+    assert {key.decode() for key in client.scan_iter(f"{prefix}:{{*", count=10_000)} <= set(foreign)
     assert client.exists(*foreign) == len(foreign)
     assert beside.conversation("s").count() == 1
     beside.clear()
@@ -160,7 +162,7 @@ def test_the_server_expires_all_of_it(store: Store, client: Any, prefix: str) ->
     chat.append(Message.system("s"), Message.user("m", message_id="m"))
     chat.delete_message("m")
     time.sleep(0.35)  # until the server has expired it
-    keys = [key.decode() for key in client.scan_iter(f"{prefix}*")]
+    keys = [key.decode() for key in client.scan_iter(f"{prefix}*", count=10_000)]
     assert [key for key in keys if client.exists(key) and "u/s" in key] == []
     assert store.stats().expired_sessions == 1
     assert store.list_sessions().items == []  # which removes the entry
@@ -201,7 +203,7 @@ def test_a_lost_part_is_seen_by_all(store: Store, client: Any, prefix: str, part
         "id": partial(client.hdel, message_ids, "a"),
         "pin": partial(client.zremrangebyrank, pins, 0, 0),
     }.get(part, partial(client.delete, f"{prefix}:{{u/s}}:{part}"))()
-    left = {key: client.dump(key) for key in client.scan_iter(f"{prefix}:{{u/s}}*")}
+    left = {key: client.dump(key) for key in client.scan_iter(f"{prefix}:{{u/s}}*", count=10_000)}
     operations: list[Any] = [
         lambda: chat.window(5),
         lambda: chat.list_messages(created_from=0),
@@ -222,7 +224,9 @@ def test_a_lost_part_is_seen_by_all(store: Store, client: Any, prefix: str, part
     for operation in operations:
         with pytest.raises(CorruptRecordError, match="lost"):
             operation()
-        assert {key: client.dump(key) for key in client.scan_iter(f"{prefix}:{{u/s}}*")} == left
+        assert {
+            key: client.dump(key) for key in client.scan_iter(f"{prefix}:{{u/s}}*", count=10_000)
+        } == left
     assert [p[:2] for p in store.verify()] == [("u", "s")]
     assert chat.delete().sessions == 1
     assert store.verify() == []
@@ -239,7 +243,7 @@ def test_a_lost_list_hides_nothing_from_erasure(
     store.conversation("s", user_id="u2").append(Message.user("another's"))
     client.delete(KeyNames(prefix).session(Key("u", "s")).lists[lost])
     assert store.erase_user("u") == Erased(1, 1)
-    keys = [key.decode() for key in client.scan_iter(f"{prefix}*")]
+    keys = [key.decode() for key in client.scan_iter(f"{prefix}*", count=10_000)]
     assert not [key for key in keys if ":{u/" in key or key.endswith("user:u")]
     assert store.conversation("s", user_id="u2").count() == 1
 
@@ -269,7 +273,7 @@ def test_a_server_that_evicts_makes_no_session_empty(prefix: str) -> None:
             assert broken
             store.erase_user("u")
             with server.client() as client:
-                assert [key for key in client.scan_iter("*") if b":{u/" in key] == []
+                assert [key for key in client.scan_iter("*", count=10_000) if b":{u/" in key] == []
 
 
 def test_a_newer_layout_is_refused(store: Store, client: Any, prefix: str) -> None:

@@ -81,7 +81,12 @@ def replay(raws: list[dict[str, Any]]) -> tuple[ScriptedModel, list[Any], Callab
     return ScriptedModel(script=script), messages, run
 
 
-@pytest.mark.parametrize("kept", [False, True], ids=["state of a run", "checkpointer"])
+@pytest.mark.parametrize(  # what keeps the state of a run knows nothing of the store
+    ("store", "kept"),
+    [("sqlite", False), ("memory", True)],
+    ids=["state of a run", "checkpointer"],
+    indirect=["store"],
+)
 def test_real_conversations_under_create_agent(store: Store, kept: bool) -> None:
     for name, raws in conversations().items():
         model, messages, run = replay(raws)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,16 @@ def store(request: pytest.FixtureRequest, tmp_path: Path):
 class Frameworks:
     """Both frameworks on one store, called in one mode."""
 
-    def __init__(self, store: Store, mode: str) -> None:
+    def __init__(self, store: Store, loop: asyncio.AbstractEventLoop | None) -> None:
         self.store = store
-        self.asynchronous = mode == "async"
+        self.loop = loop  # None: synchronous
         self.chat_store = TSMemoryChatStore(store=store)
 
     def _call(self, plain: Callable[[], Any], async_call: Callable[[], Any]) -> Any:
         async def run() -> Any:
             return await async_call()
 
-        return asyncio.run(run()) if self.asynchronous else plain()
+        return plain() if self.loop is None else self.loop.run_until_complete(run())
 
     def langchain_write(self, session: str, messages: list[BaseMessage]) -> None:
         history = TSMemoryChatMessageHistory(session, store=self.store)
@@ -70,8 +70,14 @@ class Frameworks:
 
 
 @pytest.fixture(params=["sync", "async"])
-def frameworks(store: Store, request: pytest.FixtureRequest) -> Frameworks:
-    return Frameworks(store, request.param)
+def frameworks(store: Store, request: pytest.FixtureRequest) -> Iterator[Frameworks]:
+    if request.param == "sync":
+        yield Frameworks(store, None)
+        return
+    loop = asyncio.new_event_loop()
+    yield Frameworks(store, loop)
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
 
 
 Facts = list[tuple[Any, ...]]
@@ -158,7 +164,7 @@ def test_llamaindex_writes_both_read(frameworks: Frameworks) -> None:
 
 def test_the_openai_format_is_a_door_too(store: Store) -> None:
     for name, raws in conversations().items():
-        frameworks = Frameworks(store, "sync")
+        frameworks = Frameworks(store, None)
         frameworks.langchain_write(name, convert_to_messages(raws))
         found = [to_openai(m) for m in store.conversation(name).iter_messages()]
         assert facts_of_openai(found) == facts_of_openai(raws)

@@ -1,8 +1,8 @@
 """From ``SQLChatMessageHistory`` to tsmemory: ``python migration.py old.db [new store's URL]``.
 
 An import is a merge, so this runs again as often as you like while the application still writes to
-the old database: what is new comes over, nothing is doubled. Switch when you are ready, run it once
-more, and keep the old file until `verify` has had a look.
+the old database: what is new is added, nothing is duplicated. Switch when you are ready, run it
+once more, and keep the old file until `verify` reports no problem.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from tsmemory import open_store
+from tsmemory import TSMemoryError, open_store
 from tsmemory.transfer import import_from
 
 
@@ -30,4 +30,7 @@ def main(arguments: Sequence[str]) -> int:
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except TSMemoryError as error:  # no such file, or not such a database: it says which
+        sys.exit(str(error))

@@ -122,6 +122,8 @@ def _registered(scheme: str, url: str) -> _FromURL:
         )
     if engine in SCHEMES:  # as SQLAlchemy writes it, postgresql+psycopg://
         hint = f"write {engine}://, without the name of a driver"
+    elif f"{scheme}+https" in SCHEMES:
+        hint = f"write {scheme}+https://"
     else:
         hint = f"one of {', '.join(sorted({*SCHEMES, *points}))}, as in sqlite:///chat.db"
     raise InvalidInputError(f"no backend for the URL's scheme{named}; {hint}")

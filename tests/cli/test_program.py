@@ -36,6 +36,7 @@ def test_help_names_every_command(run: Run) -> None:
         (["sessions", "--store", "ftp://x"], "no backend for the URL's scheme 'ftp'"),
         (["sessions", "--store", "chat.db"], "has no scheme; a file is sqlite:///chat.db"),
         (["sessions", "--store", "sqlite+aiosqlite:///x.db"], "write sqlite://"),
+        (["sessions", "--store", "tablestore://x"], "write tablestore+https://"),
         (["sessions", "--store", "sqlite:///x.db?colour=red"], "no option 'colour'"),
         (["show", "--store", "memory:"], "Missing argument"),
         (["sessions", "--store", "memory:", "--limit", "0"], "--limit"),

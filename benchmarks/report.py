@@ -26,6 +26,8 @@ TITLES = {
 }
 TARGET = 1.5
 """An operation takes at most so many times the floor's time."""
+_PAGE_KB = 4
+"""A process's memory grows by pages: less per session, and it may be none."""
 _UNITS = {
     "cold start ms": ("cold start", "ms"),
     "memory MB": ("memory after the first window", "MB"),
@@ -50,6 +52,8 @@ class Measure(NamedTuple):
     """By contender."""
     of_floor: bool
     """Whether the floor sets a target."""
+    least: float = 0
+    """What is not told from nothing: a peer at or below it sets no target."""
 
     def ratios(self) -> Iterator[tuple[str, float, float]]:
         """Each target with ours as a multiple of it, and how many units ours is over it."""
@@ -60,7 +64,7 @@ class Measure(NamedTuple):
         peers = [value for name, value in self.values.items() if name not in (OURS, FLOOR)]
         if floor and self.of_floor:
             yield "floor", ours / floor, ours - TARGET * floor
-        if peers and min(peers) > 0:
+        if peers and min(peers) > self.least:
             yield "peer", ours / min(peers), ours - min(peers)
 
 
@@ -74,7 +78,8 @@ def measures(figures: dict[str, Any]) -> Iterator[Measure]:
         yield Measure(name, "µs", times, of_floor=True)
     for key, (name, unit) in _UNITS.items():
         if figures.get(key):
-            yield Measure(name, unit, figures[key], of_floor=False)
+            least = _PAGE_KB if key == "kB per open session" else 0
+            yield Measure(name, unit, figures[key], of_floor=False, least=least)
 
 
 def missed(figures: dict[str, Any]) -> list[str]:
@@ -214,7 +219,7 @@ def _times(case: dict[str, float] | None) -> str:
 
 
 def _rate(case: dict[str, float] | None) -> str:
-    return f"{case['per second']:,.0f} ({_number(case['p99'] / 1000)})" if case else ""
+    return f"{case['per second']:,.0f} ({case['p99'] / 1000:,.1f})" if case else ""
 
 
 def _task(number: str) -> str:

@@ -152,9 +152,13 @@ class Query(NamedTuple):
     def counts(self, texts: Sequence[Text]) -> list[int] | None:
         """How often each required term occurs in texts of one record; None where they do not
         match. The same as `matches` of their index text, by a quicker way."""
-        if any(text.count(term) for term in self.excluded for text in texts):
+        if self.excluded and any(text.count(term) for term in self.excluded for text in texts):
             return None
-        term_counts = [sum(text.count(term) for text in texts) for term in self.required]
+        if len(texts) == 1:  # nearly always
+            (text,) = texts
+            term_counts = [text.count(term) for term in self.required]
+        else:
+            term_counts = [sum(text.count(term) for text in texts) for term in self.required]
         matching = all(term_counts) if self.match == "all" else any(term_counts)
         return term_counts if matching else None
 
@@ -329,6 +333,9 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     def texts(self, message: Message) -> list[Text]:
         """What of `message` is searched."""
+        if type(message.content) is str and not message.tool_calls:  # nearly always
+            found = _kind_of(message.role) in self.kinds
+            return [Text(message.content)] if found else []
         return [Text(text) for kind in self.kinds for text in texts_of(message, kind)]
 
     def matches(self, message: Message) -> bool:

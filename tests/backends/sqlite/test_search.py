@@ -104,19 +104,19 @@ def test_other_users_cost_a_search_little(path: Path) -> None:
     """What one user's search looks at does not grow with what others stored, beyond a bound."""
     with open_store(f"sqlite:///{path}") as store:
         store.conversation("s", user_id="ada").append(Message.user("common word"))
-        bobs = [Message.user("common") for _ in range(3 * index._LOOKED_AT_UNSCOPED)]
+        bobs = [Message.user("common") for _ in range(3 * index._LOOKED_AT_FIRST)]
         store.conversation("s", user_id="bob").append(bobs)
         query = SearchQuery(query=parse_query("common"), user_id="ada", limit=10)
         looked_at: list[int] = []
 
         def look(db: Any) -> None:
             scoped = f'(scope : "{index._scope_of(db, query)}" AND {index._words(query)})'
-            for words, most in ((index._words(query), index._LOOKED_AT_UNSCOPED), (scoped, 10)):
+            for words, most in ((index._words(query), index._LOOKED_AT_FIRST), (scoped, 10)):
                 sql = "SELECT rowid FROM search WHERE search MATCH ? LIMIT ?"
                 looked_at.append(len(db.execute(sql, (words, most)).fetchall()))
 
         store.backend.connections.use(look)  # type: ignore[attr-defined]
-        assert looked_at == [index._LOOKED_AT_UNSCOPED, 1]
+        assert looked_at == [index._LOOKED_AT_FIRST, 1]
         page = store.search_messages("common", user_id="ada", limit=10)
         assert [hit.message.text for hit in page] == ["common word"]
         assert page.next_cursor is None

@@ -66,8 +66,8 @@ _MERGE_PAGES = 500  # index pages, of 4 kB at most, that one step of a purge wri
 _LOOKED_AT = 2_000
 """Rows of the index that one page of a search looks at; with rare roles or filters it may end
 before `SearchQuery.limit` is reached, and goes on in the next page."""
-_LOOKED_AT_UNSCOPED = 100
-"""Rows of the index, of all users, that are looked at before the user's are."""
+_LOOKED_AT_FIRST = 100
+"""Rows of the index, of all users, that are looked at before `_LOOKED_AT` of the user's are."""
 
 
 def make(db: sqlite3.Connection) -> None:
@@ -177,17 +177,15 @@ def search(db: Connection, query: SearchQuery, now: int) -> Candidates | None:
         return None
     hits: list[Candidate] = []
     words = _words(query)
-    scope = _scope_of(db, query)
-    next_pk: int | None = query.after
-    if scope is not None:
-        # Most words are rare enough to be asked for in everybody's messages, which is several times
-        # as fast as to merge them with the list of all of the user's.
-        next_pk, whole = _look(db, query, words, now, next_pk, _LOOKED_AT_UNSCOPED, hits)
-        if whole or len(hits) == query.limit:
-            return Candidates(hits, None if whole else next_pk)
-        words = f'(scope : "{scope}" AND {words})'
-    next_pk, whole = _look(db, query, words, now, next_pk, _LOOKED_AT, hits)
-    return Candidates(hits, None if whole else next_pk)
+    # Most pages are full after a few rows. And most words are rare enough to be asked for in
+    # everybody's messages, which is several times as fast as to merge them with the list of all of
+    # the user's.
+    last, whole = _look(db, query, words, now, query.after, _LOOKED_AT_FIRST, hits)
+    if not whole and len(hits) < query.limit:
+        if scope := _scope_of(db, query):
+            words = f'(scope : "{scope}" AND {words})'
+        last, whole = _look(db, query, words, now, last, _LOOKED_AT, hits)
+    return Candidates(hits, None if whole else last)
 
 
 def _look(

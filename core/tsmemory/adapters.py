@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
 from typing import TypeVar
 
 import msgspec
 
+from tsmemory.closing import Closing
 from tsmemory.conversation import Conversation
 from tsmemory.engine.search import keywords
 from tsmemory.engine.steps import Steps
@@ -22,7 +22,6 @@ from tsmemory.store import Store
 __all__ = ["ClosesStore", "append_distinct", "connect", "recall"]
 
 T = TypeVar("T")
-S = TypeVar("S", bound="ClosesStore")
 _ATTEMPTS = 10
 """How often `append_distinct` looks again for what other writers have stored in between."""
 
@@ -143,7 +142,7 @@ def recall(
     return page.items
 
 
-class ClosesStore:
+class ClosesStore(Closing):
     """A mixin that closes the store it opened, and leaves open one that it was given.
 
     A context manager, sync and async.
@@ -161,25 +160,3 @@ class ClosesStore:
         """Same as `close`, for asyncio; closes what both modes opened."""
         if self._opened is not None:
             await self._opened.aclose()
-
-    def __enter__(self: S) -> S:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self: S) -> S:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()

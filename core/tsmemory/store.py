@@ -8,10 +8,10 @@ and `InvalidInputError` before any I/O where an argument is wrong.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from types import TracebackType
 from typing import Literal, overload
 
 from tsmemory import checks
+from tsmemory.closing import Closing
 from tsmemory.conversation import Conversation
 from tsmemory.engine.contract import Backend
 from tsmemory.engine.records import UNSET, Unset
@@ -25,7 +25,7 @@ from tsmemory.usecases.arguments import PAGE
 __all__ = ["Store"]
 
 
-class Store(StoreSearch):
+class Store(StoreSearch, Closing):
     """Conversations in one engine. Open one with `open_store`, or on a backend of yours.
 
     Args:
@@ -276,25 +276,3 @@ class Store(StoreSearch):
     async def aclose(self) -> None:
         """Same as `close`, for asyncio; closes what both modes opened."""
         await self.backend.aclose()
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Store:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from langchain.agents.middleware.types import AgentMiddleware
@@ -16,7 +15,8 @@ from langchain_tsmemory.middleware.identity import Identity, run_of
 from langchain_tsmemory.middleware.memory import Sessions
 from langchain_tsmemory.middleware.request import is_summary, with_breakpoint
 from langchain_tsmemory.middleware.transcript import Shown, Transcript
-from tsmemory import Conversation, InvalidInputError, Store, Window, open_store
+from tsmemory import Conversation, InvalidInputError, Store, Window
+from tsmemory.adapters import ClosesStore, connect
 
 if TYPE_CHECKING:
     from langchain.agents.middleware.types import AgentState, ModelRequest, ModelResponse
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["TSMemoryMiddleware"]
 
 
-class TSMemoryMiddleware(AgentMiddleware):
+class TSMemoryMiddleware(ClosesStore, AgentMiddleware):
     """The memory of an agent made by `langchain.agents.create_agent`.
 
     Each model call is shown the conversation as the run's state has it, and what others wrote to
@@ -84,18 +84,13 @@ class TSMemoryMiddleware(AgentMiddleware):
             raise InvalidInputError(
                 "a window of 0 shows the model nothing; give 1 or more, or None"
             )
-        if not isinstance(store, (Store, str)):
-            raise InvalidInputError(
-                f"store is a tsmemory.Store or a URL, not a {type(store).__name__}; "
-                "open one with tsmemory.open_store"
-            )
         if nested not in ("own", "share"):
             raise InvalidInputError(f'nested is "own" or "share", not {nested!r}')
-        self._opened: Store | None = None
-        if isinstance(store, str):
-            store = self._opened = open_store(store)
-        self.store = store
-        """Where the sessions are."""
+        fixed = [name if isinstance(name, str) else "-" for name in (session_id, user_id)]
+        self.store, self._opened, _ = connect(
+            store,  # no I/O: only to check
+            lambda opened: opened.conversation(fixed[0], user_id=fixed[1], ttl=ttl),
+        )
         self._session_id = session_id
         self._user_id = user_id
         self.ttl = ttl
@@ -104,12 +99,6 @@ class TSMemoryMiddleware(AgentMiddleware):
         self.nested = nested
         self.cache_control = cache_control
         self._sessions = Sessions()
-        try:
-            fixed = [name if isinstance(name, str) else "-" for name in (session_id, user_id)]
-            self.store.conversation(fixed[0], user_id=fixed[1], ttl=ttl)  # no I/O: only to check
-        except InvalidInputError:
-            self.close()
-            raise
 
     def _transcript(self, runtime: Any) -> Transcript:
         run = run_of(runtime, self._session_id, self._user_id)
@@ -205,37 +194,3 @@ class TSMemoryMiddleware(AgentMiddleware):
     async def aafter_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
         """Same as `after_agent`, for asyncio."""
         await self.store.arun(self._transcript(runtime).complete(state["messages"]))
-
-    # -- closing -------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Close the store, if it was opened here, from a URL. Idempotent."""
-        if self._opened is not None:
-            self._opened.close()
-
-    async def aclose(self) -> None:
-        """Same as `close`, for asyncio."""
-        if self._opened is not None:
-            await self._opened.aclose()
-
-    def __enter__(self) -> TSMemoryMiddleware:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> TSMemoryMiddleware:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()

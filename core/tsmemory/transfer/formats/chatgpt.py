@@ -15,9 +15,9 @@ from typing import Any
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Block, Message, Problem, ToolCall
 from tsmemory.transfer.formats.openai_chat import arguments_of
-from tsmemory.transfer.formats.tree import Branch, branches_of, read_trees
+from tsmemory.transfer.formats.tree import Branch, branches_of, read_branch, read_trees
 from tsmemory.transfer.imported import Imported
-from tsmemory.transfer.sources import Source, attempt, documents, mapping_of, micros_of, read_bytes
+from tsmemory.transfer.sources import Source, documents, mapping_of, micros_of, read_bytes
 
 __all__ = ["read"]
 
@@ -60,27 +60,23 @@ def _branch(
     session_id: str,
     user_id: str,
 ) -> Imported:
-    name = session_id if branch.active else f"{session_id}#{branch.leaf}"
-    messages: list[Message] = []
-    ids: list[str | None] = []
-    problems: list[Problem] = []
+    session = branch.session_of(session_id)
     waiting: dict[str, str] = {}  # by tool: the call that it has to answer
-    for node_id in branch.path:
-        problem = Problem(user_id, name, None, f"message {node_id}")
-        message = attempt(lambda: _message(nodes[node_id].get("message"), waiting), problem)  # noqa: B023
-        if isinstance(message, Problem):
-            problems.append(message)
-        elif message is not None:
-            messages.append(message)
-            own = nodes[node_id]["message"].get("id")
-            ids.append(own if isinstance(own, str) else node_id)
+
+    def read(node_id: str) -> Iterator[tuple[str | None, Message]]:
+        message = _message(nodes[node_id].get("message"), waiting)
+        if message is not None:
+            own_id = nodes[node_id]["message"].get("id")
+            yield (own_id if isinstance(own_id, str) else node_id), message
+
+    messages, ids, problems = read_branch(branch, user_id, session, read)
     title = raw.get("title")
-    metadata: dict[str, Any] = {} if branch.active else {"branch_of": session_id}
+    metadata = branch.metadata_of(session_id)
     for key in ("gizmo_id", "default_model_slug", "is_archived", "is_starred"):
         if isinstance(raw.get(key), (str, bool)):
             metadata[key] = raw[key]
     return Imported(
-        session_id=name,
+        session_id=session,
         user_id=user_id,
         messages=messages,
         ids=ids,

@@ -12,9 +12,9 @@ from typing import Any
 
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Block, Message, Problem
-from tsmemory.transfer.formats.tree import Branch, branches_of, read_trees
+from tsmemory.transfer.formats.tree import Branch, branches_of, read_branch, read_trees
 from tsmemory.transfer.imported import Imported
-from tsmemory.transfer.sources import Source, attempt, documents, mapping_of, micros_of, read_bytes
+from tsmemory.transfer.sources import Source, documents, mapping_of, micros_of, read_bytes
 
 __all__ = ["read"]
 
@@ -75,23 +75,17 @@ def _branch(
     session_id: str,
     user_id: str,
 ) -> Imported:
-    name = session_id if branch.active else f"{session_id}#{branch.leaf}"
-    whose = raw.get("user_id")
-    whose = whose if isinstance(whose, str) and whose else user_id
-    messages: list[Message] = []
-    ids: list[str | None] = []
-    problems: list[Problem] = []
-    for node_id in branch.path:
-        problem = Problem(whose, name, None, f"message {node_id}")
-        message = attempt(lambda: _message(nodes[node_id]), problem)  # noqa: B023  # called at once
-        if isinstance(message, Problem):
-            problems.append(message)
-        else:
-            messages.append(message)
-            own = nodes[node_id].get("id")
-            ids.append(own if isinstance(own, str) else None)
+    session = branch.session_of(session_id)
+    owner = raw.get("user_id")
+    owner = owner if isinstance(owner, str) and owner else user_id
+
+    def read(node_id: str) -> Iterator[tuple[str | None, Message]]:
+        own_id = nodes[node_id].get("id")
+        yield (own_id if isinstance(own_id, str) else None), _message(nodes[node_id])
+
+    messages, ids, problems = read_branch(branch, owner, session, read)
     title = raw.get("title") or chat.get("title")
-    metadata: dict[str, Any] = {} if branch.active else {"branch_of": session_id}
+    metadata = branch.metadata_of(session_id)
     tags = chat.get("tags") or mapping_of(raw.get("meta")).get("tags")
     if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) and tags:
         metadata["tags"] = tags
@@ -99,8 +93,8 @@ def _branch(
         if raw.get(key):
             metadata[key] = raw[key]
     return Imported(
-        session_id=name,
-        user_id=whose,
+        session_id=session,
+        user_id=owner,
         messages=messages,
         ids=ids,
         title=title if isinstance(title, str) else None,

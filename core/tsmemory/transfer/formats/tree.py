@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from tsmemory.model import Problem
+from tsmemory.model import Message, Problem
 from tsmemory.transfer.imported import Imported
 from tsmemory.transfer.sources import attempt
 
-__all__ = ["Branch", "branches_of", "read_trees"]
+__all__ = ["Branch", "branches_of", "read_branch", "read_trees"]
 
 T = TypeVar("T")
 
@@ -24,6 +24,47 @@ class Branch(NamedTuple):
     path: list[str]
     """The ids of its nodes, from the root."""
     active: bool
+
+    def session_of(self, session_id: str) -> str:
+        """The id of the session that this branch of the conversation `session_id` comes in as."""
+        return session_id if self.active else f"{session_id}#{self.leaf}"
+
+    def metadata_of(self, session_id: str) -> dict[str, Any]:
+        """What the metadata of that session say of the tree."""
+        return {} if self.active else {"branch_of": session_id}
+
+
+class Read(NamedTuple):
+    """What was read of a branch."""
+
+    messages: list[Message]
+    ids: list[str | None]
+    problems: list[Problem]
+
+
+def read_branch(
+    branch: Branch,
+    user_id: str,
+    session_id: str,
+    read: Callable[[str], Iterable[tuple[str | None, Message]]],
+) -> Read:
+    """The messages of a branch.
+
+    Args:
+        session_id: of the session that it comes in as.
+        read: the messages of a node, each with its id at the source.
+    """
+    result = Read([], [], [])
+    for node_id in branch.path:
+        problem = Problem(user_id, session_id, None, f"message {node_id}")
+        turn = attempt(lambda: list(read(node_id)), problem)  # noqa: B023  # called at once
+        if isinstance(turn, Problem):
+            result.problems.append(turn)
+            continue
+        for message_id, message in turn:
+            result.messages.append(message)
+            result.ids.append(message_id)
+    return result
 
 
 def branches_of(

@@ -327,6 +327,10 @@ class WindowReport(Record, frozen=True):
         return html.window(self)
 
 
+HIT_TYPES: dict[str, type[Record]] = {}
+"""What a search gives, by a field that only it has: `tsmemory.search`, a layer above, adds it."""
+
+
 class Page(Record, Generic[T], frozen=True):
     """A part of a listing."""
 
@@ -342,11 +346,8 @@ class Page(Record, Generic[T], frozen=True):
         if not isinstance(items, list):
             raise InvalidInputError("not a Page as to_dict gives it: it has no list of items")
         first = items[0] if items and isinstance(items[0], dict) else {}
-        kind: type[Record] = Session if "session_id" in first else Message
-        if "snippet" in first:
-            from tsmemory.search import SearchHit, SessionHit  # it imports this module
-
-            kind = SearchHit if "message" in first else SessionHit
+        fallback: type[Record] = Session if "session_id" in first else Message
+        kind = next((kind for field, kind in HIT_TYPES.items() if field in first), fallback)
         return Page([kind.from_dict(item) for item in items], data.get("next_cursor"))
 
     def __iter__(self) -> Iterator[T]:

@@ -9,7 +9,7 @@ import msgspec
 
 from tsmemory.engine.search import Kind, Query, spans
 from tsmemory.errors import InvalidInputError
-from tsmemory.model import Message, MessageList, Session
+from tsmemory.model import HIT_TYPES, Message, MessageList, Session
 from tsmemory.record import Record
 
 __all__ = ["Kind", "Match", "SearchHit", "SearchOrder", "SessionHit", "excerpt"]
@@ -67,6 +67,9 @@ class SessionHit(Record, frozen=True, kw_only=True):
         from tsmemory import html  # only notebooks need it
 
         return html.hits([self])
+
+
+HIT_TYPES.update(message=SearchHit, session=SessionHit)
 
 
 def _hit(kind: type[Any], data: Mapping[str, Any]) -> Any:

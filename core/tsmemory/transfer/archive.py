@@ -163,59 +163,86 @@ def import_jsonl(
 def _import(
     backend: Backend, source: BinaryIO, progress: Callable[[Progress], None] | None
 ) -> Steps[Report]:
-    report = Report()
-    session: Session | None = None
-    batch: list[Message] = []
-    new = differs = ended = False
-
-    def flush() -> Steps[None]:
-        nonlocal differs
-        if session is not None and batch:
-            key = check_key(session.user_id, session.session_id)
-            problems = yield from _merge_page(backend, key, batch, report, new=new)
-            report.problems += problems
-            differs = differs or bool(problems)
-            if progress is not None:
-                progress(Progress(report.sessions, report.messages, *key))
-            batch.clear()
-
+    merge = _Merge(backend, progress)
+    is_complete = False
     for number, raw in enumerate(source, 1):
         message = _message(raw, number) if number > 1 else None
         if message is not None:
-            if session is None:
-                raise InvalidInputError(f"line {number}: a message before any session")
-            batch.append(message)
-            report.messages += 1
-            if len(batch) >= _BATCH:
-                yield from flush()
+            yield from merge.add_message(message, number)
             continue
         line = _line(raw, number)
         if number == 1:
-            if line.tsmemory_export is None:
-                raise InvalidInputError('line 1 is not {"tsmemory_export":1}: not such a file')
-            if line.tsmemory_export > EXPORT_FORMAT:
-                raise InvalidInputError(
-                    f"the file has format {line.tsmemory_export}, made by a newer tsmemory; this "
-                    f"one knows {EXPORT_FORMAT}: upgrade the package"
-                )
+            _check_format(line.tsmemory_export)
             continue
-        yield from flush()
-        if session is not None:
-            yield from _merge_session(backend, session, report, new=new, differs=differs)
+        yield from merge.end_session()
         if line.end is not None:
-            ended = line.end == _End(report.sessions, report.messages)
+            is_complete = line.end == _End(merge.report.sessions, merge.report.messages)
             break
-        session = _session(line, number)
-        key = check_key(session.user_id, session.session_id)
-        new = (yield from on(backend, backend.get_session(key))) is None
-        report.sessions += 1
-        differs = False
-    if not ended:
+        yield from merge.begin_session(_session(line, number))
+    if not is_complete:
         raise InvalidInputError(
-            f"the file was cut short: it holds {report.sessions} sessions and {report.messages} "
-            "messages, and not the end that counts as many"
+            f"the file was cut short: it holds {merge.report.sessions} sessions and "
+            f"{merge.report.messages} messages, and not the end that counts as many"
         )
-    return report
+    return merge.report
+
+
+def _check_format(version: int | None) -> None:
+    if version is None:
+        raise InvalidInputError('line 1 is not {"tsmemory_export":1}: not such a file')
+    if version > EXPORT_FORMAT:
+        raise InvalidInputError(
+            f"the file has format {version}, made by a newer tsmemory; this one knows "
+            f"{EXPORT_FORMAT}: upgrade the package"
+        )
+
+
+class _Merge:
+    """The sessions of a file, one after the other, as they come into a backend."""
+
+    def __init__(self, backend: Backend, progress: Callable[[Progress], None] | None) -> None:
+        self.report = Report()
+        self._backend = backend
+        self._progress = progress
+        self._session: Session | None = None
+        self._batch: list[Message] = []
+        self._is_new = False
+        self._differs = False
+
+    def begin_session(self, session: Session) -> Steps[None]:
+        self._session = session
+        key = check_key(session.user_id, session.session_id)
+        self._is_new = (yield from on(self._backend, self._backend.get_session(key))) is None
+        self._differs = False
+        self.report.sessions += 1
+
+    def add_message(self, message: Message, number: int) -> Steps[None]:
+        if self._session is None:
+            raise InvalidInputError(f"line {number}: a message before any session")
+        self._batch.append(message)
+        self.report.messages += 1
+        if len(self._batch) >= _BATCH:
+            yield from self._write_batch(self._session)
+
+    def end_session(self) -> Steps[None]:
+        if self._session is None:
+            return
+        if self._batch:
+            yield from self._write_batch(self._session)
+        yield from _merge_session(
+            self._backend, self._session, self.report, new=self._is_new, differs=self._differs
+        )
+
+    def _write_batch(self, session: Session) -> Steps[None]:
+        key = check_key(session.user_id, session.session_id)
+        problems = yield from _merge_page(
+            self._backend, key, self._batch, self.report, new=self._is_new
+        )
+        self.report.problems += problems
+        self._differs = self._differs or bool(problems)
+        if self._progress is not None:
+            self._progress(Progress(self.report.sessions, self.report.messages, *key))
+        self._batch.clear()
 
 
 def _merge_page(

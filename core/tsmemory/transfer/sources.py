@@ -285,7 +285,6 @@ def open_sql(source: Source) -> Iterator[Any]:
     """
     try:
         import sqlalchemy  # of the caller's choice, with the driver of the database
-        from sqlalchemy.exc import ArgumentError
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             "reading another program's database needs SQLAlchemy; pip install sqlalchemy"
@@ -306,26 +305,30 @@ def open_sql(source: Source) -> Iterator[Any]:
             with engine.connect() as db:
                 yield db
         return
-    try:
-        parsed = sqlalchemy.make_url(url)
-        name = parsed.get_backend_name()
-    except (ArgumentError, AttributeError, TypeError):
-        raise InvalidInputError("give a SQLAlchemy URL, a SQLite file, or an Engine") from None
-    if name in ("postgres", "postgresql") and parsed.drivername in (
-        "postgres",
-        "postgresql",
-        "postgresql+asyncpg",
-    ):
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    try:
-        engine = sqlalchemy.create_engine(parsed)
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(f"the driver {error.name} is not installed") from error
+    engine = _engine(url)
     try:
         with engine.connect() as db:
             yield db
     finally:
         engine.dispose()
+
+
+def _engine(url: Any) -> Any:
+    """A SQLAlchemy engine for a URL; PostgreSQL's with psycopg, which is synchronous."""
+    import sqlalchemy
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = sqlalchemy.make_url(url)
+        drivername = parsed.drivername
+    except (ArgumentError, AttributeError, TypeError):
+        raise InvalidInputError("give a SQLAlchemy URL, a SQLite file, or an Engine") from None
+    if drivername in ("postgres", "postgresql", "postgresql+asyncpg"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    try:
+        return sqlalchemy.create_engine(parsed)
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(f"the driver {error.name} is not installed") from error
 
 
 @contextmanager

@@ -189,30 +189,10 @@ def read_url(url: str, options: dict[str, Any]) -> tuple[Target, dict[str, Any]]
     parts, values = split_url(url, readers, options)
     if parts.fragment:
         raise InvalidInputError(f"{scheme}: write a # as %23")
-    credentials = parts.netloc.rpartition("@")[0]
-    connection = dict(_DEFAULTS)
-    user, _, password = credentials.partition(":")
-    if user:
-        connection["username"] = unquote(user)
-    if password:
-        connection["password"] = unquote(password)
-    sentinel = dict(_DEFAULTS)
-    for name, value in values.items():
-        if name in _CONNECTION:
-            connection[name] = value
-        elif name in _SENTINEL:
-            sentinel[name.removeprefix("sentinel_")] = value
-    own = {name: value for name, value in values.items() if name in ("prefix", "ttl", "retry_for")}
-    path = [unquote(part) for part in parts.path.split("/") if part]
-    service = None
-    if scheme.endswith("+sentinel"):
-        if not path:
-            raise InvalidInputError(f"{scheme}://host:26379/service names the service in its path")
-        service = path.pop(0)
-    if path and scheme != "unix":
-        if len(path) > 1 or not path[0].isdigit() or scheme.endswith("+cluster"):
-            raise InvalidInputError(f"{scheme}: the path holds no more than the number of a db")
-        connection["db"] = int(path[0])
+    service, db = _read_path(parts)
+    connection, sentinel = _connection_options(parts, values)
+    if db is not None:
+        connection["db"] = db
     if scheme.endswith("+cluster") and connection.pop("db", 0) != 0:
         raise InvalidInputError(f"{scheme}: a Cluster has db 0 only")
     secure = scheme.partition("+")[0] in ("rediss", "valkeys")
@@ -231,7 +211,42 @@ def read_url(url: str, options: dict[str, Any]) -> tuple[Target, dict[str, Any]]
     )
     if scheme == "unix" and (parts.hostname or not target.socket):
         raise InvalidInputError("unix: three slashes and the socket's path, as unix:///run/r.sock")
+    own = {name: value for name, value in values.items() if name in ("prefix", "ttl", "retry_for")}
     return target, own
+
+
+def _connection_options(
+    parts: StoreURL, values: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of connections to the servers, and to their sentinels."""
+    connection, sentinel = dict(_DEFAULTS), dict(_DEFAULTS)
+    user, _, password = parts.netloc.rpartition("@")[0].partition(":")
+    if user:
+        connection["username"] = unquote(user)
+    if password:
+        connection["password"] = unquote(password)
+    for name, value in values.items():
+        if name in _CONNECTION:
+            connection[name] = value
+        elif name in _SENTINEL:
+            sentinel[name.removeprefix("sentinel_")] = value
+    return connection, sentinel
+
+
+def _read_path(parts: StoreURL) -> tuple[str | None, int | None]:
+    """The service of a Sentinel URL, and the number of the db where the path gives one."""
+    scheme = parts.scheme
+    path = [unquote(part) for part in parts.path.split("/") if part]
+    service = None
+    if scheme.endswith("+sentinel"):
+        if not path:
+            raise InvalidInputError(f"{scheme}://host:26379/service names the service in its path")
+        service = path.pop(0)
+    if not path or scheme == "unix":
+        return service, None
+    if len(path) > 1 or not path[0].isdigit() or scheme.endswith("+cluster"):
+        raise InvalidInputError(f"{scheme}: the path holds no more than the number of a db")
+    return service, int(path[0])
 
 
 def _nodes(parts: StoreURL, port: int) -> list[tuple[str, int]]:

@@ -15,8 +15,10 @@ import pytest
 import redis
 import redis.asyncio
 
-from tsmemory import Message, Store, UnavailableError
+from tsmemory import Conversation, Message, Store, TSMemoryError, UnavailableError
 from tsmemory.backends.redis import RedisBackend
+from tsmemory.backends.redis.layout import KeyNames
+from tsmemory.engine.records import Key
 from tsmemory.testing.servers.redis import RedisCluster, RedisServer
 
 COUNT = 1500 if os.environ.get("TSMEMORY_SOAK") == "1" else 100
@@ -147,6 +149,52 @@ def test_cancellations_at_random_instants(
         assert connections(outside) <= before
     with Store(RedisBackend.from_url(kind.url, prefix=prefix)) as store:
         check(store, sent, acknowledged)
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_a_list_out_of_reach_leaves_no_session_unlisted(
+    cluster: RedisCluster, prefix: str, is_async: bool
+) -> None:
+    """The node of the session's list answers nothing: the session is not committed before it."""
+    names = KeyNames(prefix)
+    with cluster.client() as client:
+
+        def port_of(key: str) -> int:
+            return int(client.get_node_from_key(key).port)
+
+        sessions = {str(i): names.session(Key("u", str(i))) for i in range(60)}
+        ports = {i: (port_of(s.keys[0]), port_of(s.lists[0])) for i, s in sessions.items()}
+    session_id, (home, list_home) = next((i, p) for i, p in ports.items() if p[0] != p[1])
+    other = next(i for i, p in ports.items() if p[0] == home and p[1] != list_home)
+    list_node = next(server for server in cluster.servers if server.port == list_home)
+
+    async def append_async(chat: Conversation) -> None:
+        await chat.aappend(Message.user("a"))
+
+    def append(chat: Conversation) -> None:
+        if is_async:
+            asyncio.run(append_async(chat))
+        else:
+            chat.append(Message.user("a"))
+
+    def append_while_it_hangs(store: Store) -> None:
+        # The session's node has the script, and the list's has no connection yet.
+        store.conversation(other, user_id="u").append(Message.user("a"))
+        chat = store.conversation(session_id, user_id="u")
+        os.kill(list_node.pid, signal.SIGSTOP)  # shorter than what makes a replica its successor
+        try:
+            with pytest.raises(TSMemoryError):
+                append(chat)
+        finally:
+            os.kill(list_node.pid, signal.SIGCONT)
+
+    backend = RedisBackend.from_url(
+        f"{cluster.url}?socket_timeout=0.2&socket_connect_timeout=0.2", prefix=prefix, retry_for=0
+    )
+    with Store(backend) as store:
+        append_while_it_hangs(store)
+        assert store.verify() == []
+        assert [s.session_id for s in store.iter_sessions()] == [other]
 
 
 def test_a_cold_cluster_client_under_many_first_appends(cluster: RedisCluster, prefix: str) -> None:

@@ -39,12 +39,12 @@ class AsyncWire(Wires):
                 if self._stale:
                     await self._refresh()
                 every = self._beside(calls)
-                replies = await self._exchange(self._route(every), len(every), whole=False)
+                replies = await self._exchange(self._route(every), len(every))
                 replies = self._hear(len(calls), replies)
                 missing = self._finish(calls, replies)
                 if missing:
                     again = [calls[i] for i in missing]
-                    repeated = await self._exchange(self._route(again), len(again), whole=True)
+                    repeated = await self._exchange(self._route(again), len(again))
                     self._finish(again, repeated)
                     for i, reply in zip(missing, repeated, strict=True):
                         replies[i] = reply
@@ -56,19 +56,19 @@ class AsyncWire(Wires):
             self._note(error)
             raise
 
-    async def _exchange(self, groups: list[Group], count: int, *, whole: bool) -> list[Any]:
+    async def _exchange(self, groups: list[Group], count: int) -> list[Any]:
         replies: list[Any] = [None] * count
         connections: list[tuple[str, Any]] = []
         try:
             async with _timeout(self._timeout):
-                for group in groups:  # 1, 2
+                for group in groups:  # 1
                     connections.append((group.node, await self._take(group)))
                     await connections[-1][1].connect()
-                    packed = b"".join([call.pack(whole=whole) for _, call in group.calls])
-                    await connections[-1][1].send_packed_command([packed])
+                for group, (_, connection) in zip(groups, connections, strict=True):  # 2
+                    await connection.send_packed_command([self._pack(group)])
                 for group, (_, connection) in zip(groups, connections, strict=True):
                     for i, call in group.calls:
-                        replies[i] = call.answer(await _aread(connection))  # 4
+                        replies[i] = self._answer(group.node, call, await _aread(connection))  # 4
         except BaseException:  # 3
             for _, connection in connections:
                 await connection.disconnect(nowait=True)

@@ -6,7 +6,9 @@ out again whatever happened to the reply that was due on it:
 
 1. An exchange takes an idle connection out of the pool, or opens one. From then on only the
    exchange refers to it.
-2. It writes every command, then reads every reply.
+2. Once all its connections are open, it writes every command, in the order of the calls' nodes,
+   then reads every reply. A node is sent a script itself until it has answered it once: a call
+   that is repeated because its script is missing comes too late for the order.
 3. Only when all were read is the connection idle again. Whatever else ends the exchange (an error,
    an interrupt, a cancellation) closes the connection; an interrupt between two of these lines
    drops the last reference to it, which closes it too.
@@ -59,6 +61,7 @@ class Wires(ABC):
         self._is_cluster = is_cluster(client)
         self._idle: dict[str, deque[tuple[Any, float]]] = defaultdict(deque)
         self._stale = False
+        self._loaded: set[tuple[str, str]] = set()  # nodes, and scripts that they have
         self._aside = ask_aside
         pool = getattr(client, "connection_pool", None)
         limit = getattr(pool, "max_connections", None) or _DEFAULT_LIMIT
@@ -93,6 +96,24 @@ class Wires(ABC):
         except IndexError:
             return None
 
+    def _pack(self, group: Group) -> bytes:
+        """The commands of a group (2)."""
+        packed = []
+        for _, call in group.calls:
+            script = call.script
+            whole = script is not None and (group.node, script.sha) not in self._loaded
+            packed.append(call.pack(whole=whole))
+        return b"".join(packed)
+
+    def _answer(self, node: str, call: Call, reply: Any) -> Any:
+        """What a reply holds for a call; remembers which scripts the node has."""
+        if call.script is not None:
+            if isinstance(reply, driver.NoScriptError):
+                self._loaded.discard((node, call.script.sha))
+            else:
+                self._loaded.add((node, call.script.sha))
+        return call.answer(reply)
+
     def _beside(self, calls: Sequence[Call]) -> Sequence[Call]:
         """The calls of an exchange: the first one of all asks something aside."""
         if self._aside is None or not calls[0].keys:
@@ -125,6 +146,7 @@ class Wires(ABC):
         """Forget what an error puts in doubt: the nodes, and every idle connection."""
         if isinstance(error, (driver.ConnectionError, driver.ReadOnlyError, driver.MovedError)):
             self._stale = True
+            self._loaded.clear()  # a server that started again has none
             if isinstance(error, ForeignReplyError):
                 _log.warning("a foreign reply was read: its connection is closed")
 
@@ -159,12 +181,12 @@ class Wire(Wires):
             if self._stale:
                 self._refresh()
             every = self._beside(calls)
-            replies = self._exchange(self._route(every), len(every), whole=False)
+            replies = self._exchange(self._route(every), len(every))
             replies = self._hear(len(calls), replies)
             missing = self._finish(calls, replies)
             if missing:
                 again = [calls[i] for i in missing]
-                repeated = self._exchange(self._route(again), len(again), whole=True)
+                repeated = self._exchange(self._route(again), len(again))
                 self._finish(again, repeated)
                 for i, reply in zip(missing, repeated, strict=True):
                     replies[i] = reply
@@ -176,18 +198,18 @@ class Wire(Wires):
             self._note(error)
             raise
 
-    def _exchange(self, groups: list[Group], count: int, *, whole: bool) -> list[Any]:
+    def _exchange(self, groups: list[Group], count: int) -> list[Any]:
         replies: list[Any] = [None] * count
         connections: list[tuple[str, Any]] = []
         try:
-            for group in groups:  # 1, 2
+            for group in groups:  # 1
                 connections.append((group.node, self._take(group)))
                 connections[-1][1].connect()  # where it is not yet: a Sentinel is asked only here
-                packed = b"".join([call.pack(whole=whole) for _, call in group.calls])
-                connections[-1][1].send_packed_command([packed])
+            for group, (_, connection) in zip(groups, connections, strict=True):  # 2
+                connection.send_packed_command([self._pack(group)])
             for group, (_, connection) in zip(groups, connections, strict=True):
                 for i, call in group.calls:
-                    replies[i] = call.answer(_read(connection))  # 4
+                    replies[i] = self._answer(group.node, call, _read(connection))  # 4
         except BaseException:  # 3
             for _, connection in connections:
                 self._open.discard(connection)

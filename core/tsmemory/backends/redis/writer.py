@@ -7,9 +7,11 @@
 3. What is too large for one script is staged in slices, out of sight: `bulk`.
 4. A commit that was made is remembered by its mark, so that a repetition of ``apply`` after a lost
    reply is recognised.
-5. In a Cluster the index is in other slots. The announcement goes out with the commit, in the same
+5. In a Cluster the index is in other slots. The announcement is sent before the commit, in the same
    exchange; where the session's time turns out to be another, or it expires, a second one settles
-   the entry. So no session is there without being listed; see `session_index`.
+   the entry. So whatever ends the exchange in between, the session is listed; see `session_index`.
+   Only a list's node that is unreachable, with a client that dies before it repeats the call,
+   leaves one unlisted: `verify` reports it, and its next write lists it.
 """
 
 from __future__ import annotations
@@ -175,11 +177,11 @@ def _exchange(
 ) -> Steps[list[Any]]:  # fmt: skip
     """The replies to `write`'s script, first, and to the calls that go along with it, last."""
     keys = (*session.keys, *staging)
-    if server.is_cluster:
-        calls = [scripted(script, keys, args), place(session, "announce", announced)]
-    else:
-        calls = [scripted(script, (*keys, *session.lists), args)]
-    return (yield from server.calls([*calls, *along]))
+    if not server.is_cluster:
+        return (yield from server.calls([scripted(script, (*keys, *session.lists), args), *along]))
+    announcement = place(session, "announce", announced)
+    _, *replies = yield from server.calls([announcement, scripted(script, keys, args), *along])
+    return replies
 
 
 def place(

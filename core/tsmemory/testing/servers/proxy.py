@@ -38,7 +38,7 @@ class CuttingProxy:
         self._threads: list[threading.Thread] = []
         self._sockets: set[socket.socket] = set()
 
-    def cut_next_reply(self, text: bytes = b"EVALSHA") -> None:
+    def cut_next_reply(self, text: bytes = b"EVAL") -> None:
         """Lose the reply to the next request that holds `text`."""
         with self._lock:
             self._wanted = text

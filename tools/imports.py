@@ -20,11 +20,12 @@ PACKAGES = {
     "tsmemory": ROOT / "core" / "tsmemory",
     "langchain_tsmemory": ROOT / "langchain_tsmemory",
     "llamaindex_tsmemory": ROOT / "llamaindex_tsmemory",
+    "openai_agents_tsmemory": ROOT / "openai_agents_tsmemory",
 }
 LAYERS: dict[str, tuple[str, ...]] = {
     "program": ("tsmemory.cli", "tsmemory.web", "tsmemory.__main__"),
     "demo": ("tsmemory.demo",),
-    "adapters": ("langchain_tsmemory", "llamaindex_tsmemory"),
+    "adapters": ("langchain_tsmemory", "llamaindex_tsmemory", "openai_agents_tsmemory"),
     "tools": (
         "tsmemory.testing", "tsmemory.transfer", "tsmemory.otel",
     ),

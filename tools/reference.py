@@ -23,6 +23,7 @@ MODULES = {
     "tsmemory.blocks": "Content blocks",
     "langchain_tsmemory": "LangChain",
     "llamaindex_tsmemory": "LlamaIndex",
+    "openai_agents_tsmemory": "OpenAI Agents SDK",
     "tsmemory.transfer": "Moving conversations",
     "tsmemory.engine": "For authors of backends",
     "tsmemory.testing": "Testing backends",
@@ -169,7 +170,7 @@ def _methods(kind: type) -> Iterator[str]:
         for name in dir(kind)
         if not name.startswith("_")
         and (getattr(getattr(kind, name), "__module__", None) or "").startswith(
-            ("tsmemory", "langchain_tsmemory", "llamaindex_tsmemory")
+            ("tsmemory", "langchain_tsmemory", "llamaindex_tsmemory", "openai_agents_tsmemory")
         )
         if inspect.isroutine(getattr(kind, name))
     ]

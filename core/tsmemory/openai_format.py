@@ -19,7 +19,7 @@ from tsmemory.content import block_text
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Block, Message, ToolCall
 
-__all__ = ["from_openai", "to_openai"]
+__all__ = ["data_url", "from_openai", "source_of", "to_openai"]
 
 _KNOWN = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
 _ABSENT = False  # stands for a content that is not even null
@@ -161,12 +161,10 @@ def _as_block(part: dict[str, Any]) -> Block | None:
     body = part.get(kind)
     if kind in ("text", "refusal"):
         return {"type": kind, kind: body} if isinstance(body, str) else None
-    if kind == "refusal":
-        return {"type": "refusal", "refusal": body} if isinstance(body, str) else None
     if not isinstance(body, dict):
         return None
     if kind == "image_url" and isinstance(body.get("url"), str):
-        image = {"type": "image", **_source(body["url"])}
+        image = {"type": "image", **source_of(body["url"])}
         if "detail" in body:
             image["origin"] = {"openai": {"detail": body["detail"]}}
         return image
@@ -177,16 +175,25 @@ def _as_block(part: dict[str, Any]) -> Block | None:
         if isinstance(body.get("file_id"), str):
             file["file_id"] = body["file_id"]
         if isinstance(body.get("file_data"), str):
-            file.update(_source(body["file_data"]))
+            file.update(source_of(body["file_data"]))
         if "filename" in body:
             file["extras"] = {"filename": body["filename"]}
         return file
     return None
 
 
-def _source(url: str) -> dict[str, Any]:
+def source_of(url: str) -> dict[str, Any]:
+    """The fields of a media block for a URL: of a data URL, what it holds."""
     match = _DATA_URL.fullmatch(url)
     return {"base64": match[2], "mime_type": match[1]} if match else {"url": url}
+
+
+def data_url(block: Block) -> Any:
+    """The URL of a media block, a data URL for what it holds itself; None where it has neither."""
+    if "base64" in block:
+        mime_type = block.get("mime_type", "application/octet-stream")
+        return f"data:{mime_type};base64,{block['base64']}"
+    return block.get("url")
 
 
 def _as_part(block: Block) -> dict[str, Any] | None:
@@ -199,11 +206,7 @@ def _as_part(block: Block) -> dict[str, Any] | None:
         return {"type": "refusal", "refusal": block["refusal"]}
     if kind in ("text", "text-plain"):
         return {"type": "text", "text": block.get("text", "")}
-    if kind == "refusal":
-        return {"type": "refusal", "refusal": block.get("refusal", "")}
-    url = block.get("url")
-    if "base64" in block:
-        url = f"data:{block.get('mime_type', 'application/octet-stream')};base64,{block['base64']}"
+    url = data_url(block)
     if kind == "image" and url is not None:
         image = {"url": url}
         if isinstance(ours, dict):

@@ -37,7 +37,9 @@ def test_a_backend_imports_the_engine_and_its_own_package() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("adapter", ["langchain_tsmemory", "llamaindex_tsmemory"])
+@pytest.mark.parametrize(
+    "adapter", ["langchain_tsmemory", "llamaindex_tsmemory", "openai_agents_tsmemory"]
+)
 def test_an_adapter_imports_no_backend_and_no_engine_part_but_records(adapter: str) -> None:
     wrong = [
         (name, target)

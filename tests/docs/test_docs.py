@@ -14,6 +14,7 @@ import pytest
 
 import langchain_tsmemory
 import llamaindex_tsmemory
+import openai_agents_tsmemory
 import tsmemory
 from tools import overview, reference
 
@@ -71,9 +72,12 @@ def test_what_is_not_run_says_why() -> None:
                     assert line.split(NOT_RUN)[1].strip(), page.name
 
 
+ADAPTERS = ("langchain_tsmemory", "llamaindex_tsmemory", "openai_agents_tsmemory")
+
+
 def test_every_public_name_is_in_the_docs() -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    for package in (tsmemory, langchain_tsmemory, llamaindex_tsmemory):
+    for package in (tsmemory, langchain_tsmemory, llamaindex_tsmemory, openai_agents_tsmemory):
         for name in package.__all__:
             assert re.search(rf"\b{name}\b", text), f"{package.__name__}.{name}"
 
@@ -117,7 +121,7 @@ def test_each_error_of_troubleshooting_is_raised_somewhere() -> None:
     assert len(shown) > 20
     sources = (
         path.read_text(encoding="utf-8")
-        for package in ("core/tsmemory", "langchain_tsmemory", "llamaindex_tsmemory")
+        for package in ("core/tsmemory", *ADAPTERS)
         for path in (ROOT / package).rglob("*.py")
     )
     source = re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources))  # texts over several lines

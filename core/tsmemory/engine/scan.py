@@ -37,19 +37,29 @@ def scan(backend: Backend, query: SearchQuery) -> Steps[Candidates]:
     position = _decode(query.after)
     rows: list[Candidate] = []
     budget = SCAN_CHARACTERS
-    for created, key in (yield from _sessions(backend, query, position)):
-        after = position.position if position is not None and position.key == key else None
-        while True:
-            read = yield from backend.read(key, _portion(query, after))
-            for row in read.rows:
-                after = Position(row.create_time or 0, row.message_id or "")
-                budget -= _cost(row)
-                if isinstance(row, CorruptRecordError) or query.matches(row):
-                    rows.append(Candidate(key, row))
-                if len(rows) >= query.limit or budget <= 0:
-                    return Candidates(rows, [created, *key, *after])
-            if len(read.rows) < _PORTION:
-                break
+    waiting = yield from _sessions(backend, query, position)
+    after: Position | None = None
+    if waiting and position is not None and position.key == waiting[0][1]:
+        after = position.position
+    size = 1  # the newest session alone may have enough; then twice as many each time
+    while waiting:
+        group, waiting = waiting[:size], waiting[size:]
+        size = min(size * 2, backend.at_once)
+        portion = _portion(query, after)
+        reads = yield from backend.read_many([key for _, key in group], portion)
+        for (created, key), read in zip(group, reads, strict=True):
+            while True:
+                for row in read.rows:
+                    after = Position(row.create_time or 0, row.message_id or "")
+                    budget -= _cost(row)
+                    if isinstance(row, CorruptRecordError) or query.matches(row):
+                        rows.append(Candidate(key, row))
+                    if len(rows) >= query.limit or budget <= 0:
+                        return Candidates(rows, [created, *key, *after])
+                if len(read.rows) < _PORTION:
+                    break
+                read = yield from backend.read(key, _portion(query, after))
+        after = None
     return Candidates(rows)
 
 

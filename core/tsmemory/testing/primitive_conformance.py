@@ -62,6 +62,17 @@ class PrimitiveConformance:
         plain = store.run(raw.backend.read(_KEY, MessageQuery(limit=1)))
         assert len(plain.rows) == 1
 
+    def test_several_sessions_are_read_as_each(self, store: Any, raw: Store, chat: Any) -> None:
+        keys = [Key("user", f"s{i}") for i in range(3)]
+        for key in keys[1:]:
+            other = store.conversation(key.session_id, user_id=key.user_id)
+            other.append(*(Message.user(f"{key.session_id}, {n}") for n in range(4)))
+        query = MessageQuery(limit=2, descending=True, total=True)
+        several = store.run(raw.backend.read_many(keys, query))
+        assert several == [store.run(raw.backend.read(key, query)) for key in keys]
+        assert [read.total for read in several] == [0, 4, 4]
+        assert store.run(raw.backend.read_many([], query)) == []
+
     def test_commit_and_read_is_both(self, store: Any, raw: Store, chat: Any) -> None:
         query = MessageQuery(limit=3, descending=True, pinned=True, total=True)
         first = Change(append=(Message.system("be kind", message_id="p"),))

@@ -111,6 +111,23 @@ def test_recent_sessions_are_two_round_trips(one: tuple[Store, Counter], size: i
     assert inner["zrevrangebyscore"] == SHARDS
 
 
+def test_a_search_asks_for_several_sessions_at_once(one: tuple[Store, Counter]) -> None:
+    store, _ = one
+    for i in range(40):
+        store.conversation(f"s{i}", user_id="u").append(Message.user("needle" if i < 2 else "hay"))
+    exchanges: list[int] = []
+    ask = Wire.ask
+
+    def counted(wire: Wire, calls: Any) -> list[Any]:
+        exchanges.append(len(calls))
+        return ask(wire, calls)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Wire, "ask", counted)
+        assert len(store.search_messages("needle", user_id="u")) == 2
+    assert exchanges == [1, 1, 1, 2, 4, 8, 16, 9]  # the list, the records, then the sessions
+
+
 def test_a_cluster_is_one_round_trip(cluster: RedisCluster, prefix: str) -> None:
     """The session and its entry in the index are asked in one exchange, whatever the batch."""
     backend = RedisBackend.from_url(cluster.url, prefix=prefix)

@@ -65,6 +65,7 @@ class RedisBackend(RedisServer):
     """
 
     capabilities = Capabilities(max_message_bytes=writer.MAX_BODY)
+    at_once = 16
 
     def __init__(
         self,
@@ -110,6 +111,14 @@ class RedisBackend(RedisServer):
 
     def read(self, key: Key, query: MessageQuery) -> Steps[Read]:
         return reader.read(self, key, query)
+
+    def read_many(self, keys: Sequence[Key], query: MessageQuery) -> Steps[list[Read]]:
+        """In one exchange, but for what is longer than a portion."""
+        replies = yield from self.calls([reader.request(self, key, query) for key in keys])
+        reads: list[Read] = []
+        for key, reply in zip(keys, replies, strict=True):
+            reads.append((yield from reader.read(self, key, query, reply)))
+        return reads
 
     def get_messages(
         self, key: Key, ids: Sequence[str]

@@ -57,6 +57,9 @@ def check_id(what: str, value: Any) -> str:
     if type(value) is str and value.isascii() and 0 < len(value) <= MAX_ID_BYTES:
         return value
     value = as_id(value)
+    if value is None:
+        whose = "the id of the user who is logged in" if what == "user_id" else "an id"
+        raise InvalidInputError(f"{what} is None; give {whose}")
     if not isinstance(value, str):
         raise InvalidInputError(
             f"{what} is a str (or an int or a UUID, taken as text), not {type(value).__name__}"

@@ -226,3 +226,13 @@ def test_deeply_nested_rows_are_value_errors(start: bytes, opening: bytes) -> No
         for decode in (lambda d: decode_message(d, "m", 1), decode_session, decode_value):
             with contextlib.suppress(ValueError):
                 decode(data)
+
+
+def test_a_missing_login_is_refused_by_name(shared: Store) -> None:
+    for refused in (
+        lambda: shared.conversation("s", user_id=None),  # type: ignore[arg-type]
+        lambda: shared.list_sessions(user_id=None),  # type: ignore[arg-type]
+        lambda: shared.search_messages("x", user_id=None),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InvalidInputError, match=r"^user_id is None; .*logged in"):
+            refused()

@@ -66,10 +66,7 @@ def to_neutral(message: BaseMessage) -> Message:
         if fields["additional_kwargs"].get("tool_calls"):
             extension["calls"] = len(calls)
     elif kind is SYSTEM:
-        if fields["additional_kwargs"].get(OPENAI_ROLE) == "developer":
-            role = "developer"
-            if fields["additional_kwargs"] == DEVELOPER:
-                del extension["additional_kwargs"]
+        role = _system_role(fields["additional_kwargs"], extension)
     elif kind is CHAT:
         role = _chat_role(fields["role"], extension)
 
@@ -122,6 +119,15 @@ def _extension(message: BaseMessage, kind: Kind) -> dict[str, Any]:
     if is_encoded:
         extension["encoded"] = True
     return extension
+
+
+def _system_role(kwargs: dict[str, Any], extension: dict[str, Any]) -> str:
+    """The neutral role of a `SystemMessage`; out of `extension` what that says already."""
+    if kwargs.get(OPENAI_ROLE) != "developer":
+        return "system"
+    if kwargs == DEVELOPER:
+        del extension["additional_kwargs"]
+    return "developer"
 
 
 def _chat_role(role: str, extension: dict[str, Any]) -> str:

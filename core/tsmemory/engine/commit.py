@@ -199,14 +199,7 @@ def plan(
     """
     nothing = Plan(head, [], [], [], [], False)
     if change.if_version is not None:
-        actual = head.session.version if head else 0
-        if actual != change.if_version and not _is_retry(change, existing):
-            raise ConflictError(
-                f"session {key.session_id!r} is at version {actual}, not {change.if_version}; "
-                "read it again and decide anew",
-                expected=change.if_version,
-                actual=actual,
-            )
+        _check_version(key, head, change, existing)
     if head is None and not (change.create and (change.append or change.put or change.session)):
         return nothing
 
@@ -245,6 +238,19 @@ def plan(
     return Plan(
         Head(session, last), list(insert.values()), list(overwrite.values()), delete, stored, True
     )
+
+
+def _check_version(
+    key: Key, head: Head | None, change: Change, existing: Mapping[str, Position]
+) -> None:
+    actual = head.session.version if head else 0
+    if actual != change.if_version and not _is_retry(change, existing):
+        raise ConflictError(
+            f"session {key.session_id!r} is at version {actual}, not {change.if_version}; "
+            "read it again and decide anew",
+            expected=change.if_version,
+            actual=actual,
+        )
 
 
 def _is_retry(change: Change, existing: Mapping[str, Position]) -> bool:

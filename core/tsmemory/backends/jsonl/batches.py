@@ -8,7 +8,7 @@ from functools import partial
 from tsmemory.backends.jsonl import lines
 from tsmemory.backends.jsonl.session_index import EMPTY_RECORD, Row, SessionIndex
 from tsmemory.engine.codec import encode_session
-from tsmemory.engine.commit import Plan
+from tsmemory.engine.commit import Head, Plan
 from tsmemory.engine.records import Change, Position
 
 __all__ = ["batch_of", "plain_lines", "rewritten"]
@@ -45,6 +45,19 @@ def plain_lines(
     ]
 
 
+def _head_of(head: Head) -> lines.Head:
+    session = head.session
+    return lines.Head(
+        version=session.version,
+        create_time=session.create_time,
+        update_time=session.update_time,
+        message_count=session.message_count,
+        last_time=head.last_time,
+        ttl=session.ttl,
+        expires_at=session.expires_at,
+    )
+
+
 def batch_of(
     index: SessionIndex | None,
     planned: Plan,
@@ -62,16 +75,8 @@ def batch_of(
         InvalidInputError: the session's metadata cannot be stored.
     """
     assert planned.head is not None
-    session, last_time = planned.head
-    head = lines.Head(
-        version=session.version,
-        create_time=session.create_time,
-        update_time=session.update_time,
-        message_count=session.message_count,
-        last_time=last_time,
-        ttl=session.ttl,
-        expires_at=session.expires_at,
-    )
+    session = planned.head.session
+    head = _head_of(planned.head)
     old = index.head if index else lines.empty_head(session.create_time)
     old_record = index.record if index else EMPTY_RECORD
     record = encode_session(session) if index is None or change.session else old_record

@@ -36,6 +36,11 @@ def from_openai(raw: Mapping[str, Any], **fields: Any) -> Message:
     Raises:
         InvalidInputError: it has no role, or a content or call of another shape.
     """
+    if not isinstance(raw, Mapping):
+        raise InvalidInputError(
+            f"a message of the OpenAI chat format is a dict, not {type(raw).__name__}; "
+            "convert the messages of a list one by one, or give it to append"
+        )
     role = raw.get("role")
     if not isinstance(role, str):
         raise InvalidInputError("a message of the OpenAI chat format has a text 'role'")

@@ -157,3 +157,8 @@ def test_readable_text_of_other_blocks_is_text() -> None:
         {"type": "text", "text": "1 + 1"},
     ]
     assert to_openai(from_openai(raw)) == raw
+
+
+def test_a_list_is_no_message() -> None:
+    with pytest.raises(InvalidInputError, match="is a dict, not list"):
+        from_openai([{"role": "user", "content": "Hi"}])  # type: ignore[arg-type]  # as given

@@ -77,6 +77,10 @@ def test_sessions_a_session_and_a_search(client: TestClient) -> None:
     session = client.get("/session", params=whose | {"last": "8", "step": "4"})
     assert session.status_code == 200
     assert "not shown: " in session.text
+    assert "Go to the start of the window" in session.text
+    assert "Over max_tokens" not in session.text
+    tight = client.get("/session", params=whose | {"last": "", "max_tokens": "1"}).text
+    assert "Over max_tokens: the instructions, which a window always keeps, take" in tight
     assert "question 11" in session.text
     assert "<script>" not in session.text
     assert "\\x1b[31m\\u202e\\ud800" in session.text

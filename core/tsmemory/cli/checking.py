@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.table import Column, Table
 from rich.text import Text
 
 from tsmemory.cli.doctor import Check, examine
@@ -137,13 +138,20 @@ def doctor(
     elif form in ("jsonl", "csv"):
         echo_records(form, Check._fields, records)
     else:
-        for name, ok, value in checks:
-            shown = "no limit of its own" if value is None else str(value)
-            if form == "lines":
-                echo_line("ok" if ok else "FAIL", name, shown)
-                continue
-            line = Text("ok    " if ok else "FAIL  ", style="green" if ok else "bold red")
-            line.append(f"{name.replace('_', ' '):<20}{one_line(shown)}", style="default")
-            console.print(line, soft_wrap=True)
+        _print_checks(form, checks)
     if not well:
         raise typer.Exit(1)
+
+
+def _print_checks(form: Form, checks: list[Check]) -> None:
+    """One line per check; on a terminal, long advice is wrapped beside its name."""
+    table = Table.grid(Column(no_wrap=True), Column(no_wrap=True), Column(), padding=(0, 2, 0, 0))
+    for name, ok, value in checks:
+        text = "no limit of its own" if value is None else str(value)
+        if form == "lines":
+            echo_line("ok" if ok else "FAIL", name, text)
+            continue
+        state = Text("ok", style="green") if ok else Text("FAIL", style="bold red")
+        table.add_row(state, name.replace("_", " "), Text(one_line(text)))
+    if form != "lines":
+        console.print(table)

@@ -65,7 +65,7 @@ def plural(count: int, noun: str) -> str:
 
 def warn(line: str) -> None:
     """A line on stderr."""
-    errors.print(Text(f"tsmemory: {one_line(line)}"), soft_wrap=True)
+    errors.print(Text(f"tsmemory: {one_line(line)}"), soft_wrap=not errors.is_terminal)
 
 
 def echo_json(value: Any) -> None:

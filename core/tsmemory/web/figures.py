@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tsmemory.model import Message
+from tsmemory.model import Message, is_pinned
 from tsmemory.window import Window, cut
 
 __all__ = ["Call", "Drawn", "Row", "draw"]
@@ -51,6 +51,21 @@ class Drawn(NamedTuple):
     def total(self) -> int:
         """Tokens of the transcript."""
         return sum(row.tokens for row in self.rows)
+
+    @property
+    def instructions(self) -> int:
+        """Tokens of the instructions that are shown: a window keeps them whatever its budget."""
+        return sum(row.tokens for row in self.rows if row.shown and is_pinned(row.message.role))
+
+    @property
+    def start(self) -> int:
+        """Where the window begins after its instructions: the row's number, from 1; 0: nowhere."""
+        numbers = (
+            number
+            for number, row in enumerate(self.rows, 1)
+            if row.shown and not is_pinned(row.message.role)
+        )
+        return next(numbers, 0)
 
     @property
     def cached_share(self) -> float:

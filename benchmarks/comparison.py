@@ -320,6 +320,26 @@ def machine() -> dict[str, Any]:
     }
 
 
+def busy() -> tuple[float, float, float]:
+    """CPU seconds of the whole machine so far: in all, at work, and at this process's work with
+    all that it started. Zeros where that is not known."""
+    try:
+        fields = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return 0.0, 0.0, 0.0
+    user, nice, system, idle, waiting, *interrupts = (
+        int(field) / os.sysconf("SC_CLK_TCK") for field in fields
+    )
+    working = user + nice + system + sum(interrupts)
+    return working + idle + waiting, working, sum(os.times()[:4])
+
+
+def _others(before: tuple[float, float, float]) -> float:
+    """The part of the machine's CPU time that other work took since then."""
+    total, working, own = (now - then for now, then in zip(busy(), before, strict=True))
+    return max(0.0, (working - own) / total) if total else 0.0
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -337,7 +357,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     effort = QUICK if given.quick else FULL
     waiting = list(given.engines or ENGINES)
-    begin, loads = time.perf_counter(), [os.getloadavg()[0]]
+    begin, before = time.perf_counter(), busy()
     end = begin + effort.seconds * sum(len(ENGINES[e]) for e in waiting) / sum(
         map(len, ENGINES.values())
     )
@@ -350,11 +370,10 @@ def main(arguments: list[str] | None = None) -> None:
         except (ModuleNotFoundError, RuntimeError) as error:
             console.print(f"{engine}: left out, {error}")
             figures["left out"][engine] = str(error)
-        loads.append(os.getloadavg()[0])
         del waiting[0]
     figures["machine"] = {
         **machine(),
-        "load": [round(load, 1) for load in (min(loads), max(loads))],
+        "others": round(_others(before), 2),
         "minutes": round((time.perf_counter() - begin) / 60, 1),
         **effort._asdict(),
     }

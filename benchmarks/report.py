@@ -26,6 +26,8 @@ TITLES = {
 }
 TARGET = 1.5
 """An operation takes at most so many times the floor's time."""
+_IDLE = 0.1
+"""The part of the machine's CPU time that other work may take."""
 _PAGE_KB = 4
 """A process's memory grows by pages: less per session, and it may be none."""
 _UNITS = {
@@ -121,17 +123,16 @@ def _page(figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _conditions(machine: dict[str, Any]) -> str:
-    low, high = machine["load"]
-    cpus = machine["cpus"]
+    others = machine["others"]
     return (
-        f"Measured on {machine['date']}: {machine['processor']}, {cpus} CPUs, "
+        f"Measured on {machine['date']}: {machine['processor']}, {machine['cpus']} CPUs, "
         f"{machine['system']}, Python {machine['python']}; the whole took {machine['minutes']} "
-        f"minutes, at a load average of {low} to {high}"
+        f"minutes. Other work took {others:.0%} of the machine's CPU time"
         + (
-            f". **The machine was busy with other work** ({cpus} CPUs): compare ratios and CPU "
-            "times, and read p99 and fsync-bound times with care.\n"
-            if high > cpus
-            else ", its own.\n"
+            ": **it was busy**, so compare ratios and CPU times, and read p99 and what waits for "
+            "the disk with care.\n"
+            if others > _IDLE
+            else ".\n"
         )
     )
 

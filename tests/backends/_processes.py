@@ -13,10 +13,10 @@ from tsmemory import Message
 ROOT = Path(__file__).parents[2]
 
 
-def start_writer(url: str, session: str, name: str, count: int) -> subprocess.Popen[str]:
-    """A process of `_writer`, not yet writing."""
+def start_writers(url: str, session: str, count: int, *names: str) -> subprocess.Popen[str]:
+    """A process of `_writer` for each name, not yet writing; ends when all of them have."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.backends._writer", url, session, name, str(count)],
+        [sys.executable, "-m", "tests.backends._writer", url, session, str(count), *names],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -27,14 +27,11 @@ def start_writer(url: str, session: str, name: str, count: int) -> subprocess.Po
 
 def write_together(url: str, session: str, writers: int, count: int) -> None:
     """`writers` processes that begin at the same moment and append `count` messages each."""
-    processes = [start_writer(url, session, str(i), count) for i in range(writers)]
-    for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        out, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err
-        assert len(out.split()) == count
+    names = [str(i) for i in range(writers)]
+    with start_writers(url, session, count, *names) as process:
+        out, err = process.communicate("go\n", timeout=240)
+    assert process.returncode == 0, err
+    assert sorted(out.split()) == sorted(f"{name}.{i}" for name in names for i in range(count))
 
 
 def check_writers(messages: Sequence[Message], writers: int, count: int) -> None:

@@ -2,29 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 from tsmemory import Store
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-def start_writer(url: str, prefix: str, name: str, count: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.backends.redis._writer", url, prefix, name, str(count)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-
-
-def finish(writers: Iterable[subprocess.Popen[str]]) -> list[str]:
-    """What the writers had acknowledged; they must have ended well."""
-    acknowledged: list[str] = []
-    for writer in writers:
-        output, _ = writer.communicate(timeout=120)
-        assert writer.returncode == 0
-        acknowledged += output.split()
-    return acknowledged
 
 
 def check_session(store: Store, acknowledged: Iterable[str]) -> list[str]:

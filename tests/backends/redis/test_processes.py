@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
-from tests.backends.redis._checks import check_session, finish, start_writer
-from tsmemory import Store
-from tsmemory.backends.redis import RedisBackend
+from tests._soak import SOAK
+from tests.backends._processes import check_writers, write_together
+from tsmemory import open_store
 
-EACH = int(os.environ.get("TSMEMORY_APPENDS", "100"))
+EACH = 1000 if SOAK else 100
 
 
 @pytest.mark.parametrize("kind", ["redis_6", "cluster"])
 def test_eight_processes(request: pytest.FixtureRequest, kind: str, prefix: str) -> None:
-    url = request.getfixturevalue(kind).url
-    writers = [start_writer(url, prefix, f"w{i}", EACH) for i in range(8)]
-    acknowledged = finish(writers)
-    assert len(acknowledged) == 8 * EACH
-    with Store(RedisBackend.from_url(url, prefix=prefix)) as store:
-        assert check_session(store, acknowledged) == []
-        session = store.conversation("s", user_id="u").session()
+    url = f"{request.getfixturevalue(kind).url}?prefix={prefix}&retry_for=60"
+    write_together(url, "s", 8, EACH)
+    with open_store(url) as store:
+        chat = store.conversation("s")
+        check_writers(list(chat.iter_messages()), 8, EACH)
+        session = chat.session()
         assert session is not None
         assert session.message_count == session.version == 8 * EACH
-        assert store.list_sessions(user_id="u").items == [session]
+        assert store.list_sessions().items == [session]
+        assert store.verify() == []

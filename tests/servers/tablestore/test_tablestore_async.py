@@ -61,7 +61,7 @@ def test_faults_as_an_async_client_sees_them(server: Any, make_table: Any) -> No
     async def use() -> None:
         row = Row([("p", "a"), ("q", 1)], [("c", 1)])
         policy = NoRetryPolicy()
-        async with server.async_client(retry_policy=policy, socket_timeout=0.2) as client:
+        async with server.async_client(retry_policy=policy, socket_timeout=1) as client:
             for fault, error in (
                 (Fault("drop_before", times=1), aiohttp.ServerDisconnectedError),
                 (Fault("hang", times=1, seconds=5), aiohttp.SocketTimeoutError),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 __all__ = ["NOTEBOOKS", "execute", "main"]
+
+_TEMPORARY = re.compile(rf"{re.escape(tempfile.gettempdir())}/[\w.-]+/")
+"""A temporary directory in an output: another one in each run."""
 
 NOTEBOOKS = sorted(Path(__file__).parent.glob("*.ipynb"))
 
@@ -34,7 +39,7 @@ def execute(path: Path) -> NotebookNode:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # the time of each run: noise in every diff
     notebook.metadata["language_info"] = {"name": "python"}
-    return notebook
+    return nbformat.reads(_TEMPORARY.sub("", nbformat.writes(notebook)), as_version=4)
 
 
 def main(names: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -47,5 +48,6 @@ def test_the_notebooks_are_there_and_tell_nothing_of_a_machine() -> None:
         text = path.read_text(encoding="utf-8")
         assert os.path.expanduser("~") + "/" not in text.replace("http://", "")
         assert "/home/" not in text
+        assert tempfile.gettempdir() + "/" not in text, "run `make notebooks`"
         assert '"outputs": []' not in text or '"output_type"' in text
         assert not re.search(r"(from|import) [\w.]*\b_[a-z]\w*", text), "a private import"

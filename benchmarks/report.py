@@ -116,8 +116,18 @@ def _page(figures: dict[str, Any]) -> Iterator[str]:
     yield _conditions(figures["machine"])
     yield "![Medians by engine, on a logarithmic scale](pictures/benchmarks.svg)\n"
     yield from _targets(figures["engines"])
+    yield "## By engine\n"
+    yield (
+        "Of each operation, in µs: the median / p99 of a call, and the mean CPU time of the "
+        "client's process.\n\n"
+        "In the second table: async appends per second with so many tasks at once, each to a "
+        "session of its own, and in brackets the p99 of one in ms; a cold start, from a new "
+        "process to its first window, and that process's memory, both over a bare interpreter's; "
+        "the memory that each further open session takes; and what a message takes where it is "
+        "stored, indexes included.\n"
+    )
     for engine, found in figures["engines"].items():
-        yield f"\n## {TITLES[engine]}\n"
+        yield f"\n### {TITLES[engine]}\n"
         yield from _engine(found)
     yield from _compared(figures)
 
@@ -170,7 +180,6 @@ def _targets(engines: dict[str, Any]) -> Iterator[str]:
 def _engine(found: dict[str, Any]) -> Iterator[str]:
     operations = found["operations"]
     names = [name for name in _everyone(found) if name in _measured(found)]
-    yield "Median and p99 of the time of a call in µs, and the CPU time of the client's process.\n"
     yield "| | " + " | ".join(operations) + " |"
     yield "|---|" + "---:|" * len(operations)
     for name in names:
@@ -179,11 +188,6 @@ def _engine(found: dict[str, Any]) -> Iterator[str]:
     yield ""
     sides = {title: found[key] for key, title in _HEADINGS.items() if found.get(key)}
     tasks = found["async"]
-    yield (
-        "Async appends per second with so many tasks at once, each to its own session, and in "
-        "brackets the p99 of one in ms; a cold start from a new process to the first window, and "
-        "the memory of that process, both over a bare interpreter's.\n"
-    )
     yield "| | " + " | ".join((*(_task(n) for n in tasks), *sides)) + " |"
     yield "|---|" + "---:|" * (len(tasks) + len(sides))
     for name in names:
@@ -198,9 +202,9 @@ def _engine(found: dict[str, Any]) -> Iterator[str]:
 
 _HEADINGS = {
     "cold start ms": "cold start ms",
-    "memory MB": "memory MB",
-    "kB per open session": "kB per open session",
-    "bytes per message": "bytes stored per message",
+    "memory MB": "MB",
+    "kB per open session": "kB per session",
+    "bytes per message": "bytes per message",
 }
 
 
@@ -216,7 +220,7 @@ def _measured(found: dict[str, Any]) -> set[str]:
 def _times(case: dict[str, float] | None) -> str:
     if case is None:
         return ""
-    return f"{_number(case['p50'])} / {_number(case['p99'])}, CPU {_number(case['cpu'])}"
+    return f"{_number(case['p50'])} / {_number(case['p99'])}<br>CPU {_number(case['cpu'])}"
 
 
 def _rate(case: dict[str, float] | None) -> str:

@@ -9,8 +9,8 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from llamaindex_tsmemory.mapping.across import present
 from llamaindex_tsmemory.mapping.blocks import from_blocks, make_text, make_tool_call
-from llamaindex_tsmemory.mapping.calls import claim, drop_raw_calls
-from llamaindex_tsmemory.mapping.roles import ANSWERS, EXTENSION, KWARGS_FIELDS, ROLES
+from llamaindex_tsmemory.mapping.calls import CALLS_KEY, claim, drop_raw_calls
+from llamaindex_tsmemory.mapping.roles import ANSWERS, EXTENSION, ROLES
 from llamaindex_tsmemory.mapping.values import decode
 from tsmemory import InvalidInputError, Message, ToolCall
 from tsmemory.mapping import REASONING_KEY, as_text, reasoning_block
@@ -53,10 +53,11 @@ def from_neutral(message: Message) -> ChatMessage:
 
 
 def _set_kwargs(kwargs: dict[str, Any], message: Message) -> None:
-    for name in KWARGS_FIELDS:
-        value = getattr(message, name)
-        if value is not None:
-            kwargs[name] = value
+    # The two of `KWARGS_FIELDS`, without a loop: it is done for every message.
+    if message.name is not None:
+        kwargs["name"] = message.name
+    if message.tool_call_id is not None:
+        kwargs["tool_call_id"] = message.tool_call_id
 
 
 def _build(role: MessageRole, blocks: list[Any], kwargs: dict[str, Any]) -> ChatMessage:
@@ -90,7 +91,8 @@ def _from_neutral(message: Message) -> ChatMessage:
         blocks: list[Any] = [] if empty else [make_text(content)]
     else:
         blocks = from_blocks([b for b in content if _is_made(b, message.tool_calls, claimed)])
-    claimed |= drop_raw_calls(kwargs, message.tool_calls)
+    if CALLS_KEY in kwargs:
+        claimed |= drop_raw_calls(kwargs, message.tool_calls)
     blocks += [make_tool_call(c) for i, c in enumerate(message.tool_calls) if i not in claimed]
     return _build(role, blocks, kwargs)
 

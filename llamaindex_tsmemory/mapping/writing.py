@@ -75,7 +75,7 @@ def _to_neutral(message: ChatMessage) -> Message:
         extension["blocks"] = True
     return Message(
         role="assistant" if role in SPOKEN_BY_MODEL else role.value,
-        content=prepend(reasoning_block(kwargs), content),
+        content=prepend(reasoning_block(kwargs), content) if kwargs else content,
         tool_calls=tuple(calls),
         extensions={EXTENSION: extension} if extension else {},
         **fields,

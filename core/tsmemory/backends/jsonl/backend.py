@@ -221,8 +221,8 @@ class JSONLBackend(LocalBackend):
 
     def _session_at(self, path: str) -> Session | CorruptRecordError | None:
         with self._cache.guard:
-            loaded = self._cache.load(path, keep=False)
-            return self._session(key_of(path, loaded.index), loaded.index) if loaded else None
+            index = self._cache.index_of(path)
+            return self._session(key_of(path, index), index) if index else None
 
     @operation
     def read(self, key: Key, query: MessageQuery) -> Read:

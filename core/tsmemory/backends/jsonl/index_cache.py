@@ -15,6 +15,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tsmemory.backends.jsonl import lines
@@ -97,6 +98,17 @@ class IndexCache:
         if keep:
             self._keep(path, index, signature)
         return Loaded(file, index, status.st_size)
+
+    def index_of(self, path: str) -> SessionIndex | None:
+        """The index at `path`, its messages' positions perhaps not included; None where there is no
+        log. The file is opened only if it changed since."""
+        cached = self._cached.get(path)
+        if cached is not None and not cached.index.changing:
+            with suppress(OSError):
+                if cached.signature == _signature(os.stat(path, follow_symlinks=False)):
+                    return cached.index
+        loaded = self.load(path, keep=False)
+        return loaded.index if loaded else None
 
     def _file(self, path: str, status: os.stat_result, write: bool, keep: bool) -> File:
         file = self._files.get(path)

@@ -6,12 +6,14 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 
+from agents.memory import Session as AgentsSession
 from langchain_core.messages import BaseMessage
 from llama_index.core.base.llms.types import ChatMessage
 from typing_extensions import assert_type
 
 from langchain_tsmemory import TSMemoryChatMessageHistory
 from llamaindex_tsmemory import TSMemoryChatStore
+from openai_agents_tsmemory import TSMemorySession
 from tsmemory import (
     Block,
     Conversation,
@@ -97,3 +99,7 @@ def langchain() -> None:
 def llamaindex(store: Store) -> None:
     chats = TSMemoryChatStore(store, user_id="u")
     assert_type(chats.get_messages("s"), list[ChatMessage])
+
+
+def openai_agents(store: Store) -> AgentsSession:
+    return TSMemorySession("s", store=store, user_id="u", window=20)

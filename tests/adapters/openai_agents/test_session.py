@@ -31,8 +31,10 @@ from openai.types.responses import (
 )
 
 from langchain_tsmemory import TSMemoryChatMessageHistory
+from langchain_tsmemory import from_neutral as to_langchain
 from llamaindex_tsmemory import TSMemoryChatStore
-from openai_agents_tsmemory import TSMemorySession
+from llamaindex_tsmemory import from_neutral as to_llamaindex
+from openai_agents_tsmemory import TSMemorySession, from_items, to_items
 from tests.core.test_responses_format import ITEMS
 from tsmemory import InvalidInputError, Message, Store, Window, open_store, to_openai
 from tsmemory.transfer import import_from
@@ -402,6 +404,23 @@ def test_the_others_read_what_the_sdk_wrote(store: Store) -> None:
     raw = [to_openai(m) for m in store.conversation("s").iter_messages()]
     assert [c["function"]["name"] for c in raw[1]["tool_calls"]] == ["ferry", "ferry"]
     assert [m["role"] for m in raw] == ["user", "assistant", "tool", "tool", "assistant"]
+
+
+@given(ITEMS)
+def test_the_others_read_whatever_items_there_are(items: Items) -> None:
+    """In any view, and nothing arrives without what it held."""
+    with open_store("memory:") as store:
+        chat = store.conversation("s")
+        chat.append(from_items(items))
+        for window in (Window(), Window(last=2, start="any"), Window(merge_roles=True)):
+            for message in chat.window(window):
+                to_items(message)
+                langchain, llamaindex = to_langchain(message), to_llamaindex(message)
+                calls = getattr(langchain, "tool_calls", []), message.tool_calls
+                kwargs = langchain.additional_kwargs, llamaindex.additional_kwargs
+                if message.content:
+                    assert langchain.content or any(calls) or kwargs[0]
+                    assert llamaindex.blocks or kwargs[1]
 
 
 def test_the_sdk_reads_what_the_others_wrote(store: Store) -> None:

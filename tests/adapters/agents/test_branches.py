@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import threading
 from typing import Any
 
 import pytest
@@ -305,11 +306,13 @@ def test_an_agent_in_a_tool_has_a_transcript_of_its_own(store: Store, mode: str)
 
 
 def test_parallel_results_are_stored_in_the_order_of_the_calls(store: Store, mode: str) -> None:
-    import time
+    finished = [threading.Event() for _ in range(3)]
 
     def wait(number: int) -> str:
-        """Wait."""
-        time.sleep(0.05 * (3 - number))
+        """Wait for the call behind this one: the last is the first to be done."""
+        if number < 2:
+            assert finished[number + 1].wait(60)
+        finished[number].set()
         return f"r{number}"
 
     def script(messages: list[Any]) -> AIMessage:

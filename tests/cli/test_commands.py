@@ -120,6 +120,8 @@ def test_looking_does_not_make_a_database(say: Say, tmp_path: Path) -> None:
         assert code == 1
         assert f"there is no store at {path}" in out + err
     assert not path.exists()
+    code, _, err = say("stats", "-s", f"jsonl:///{path.parent}/none")
+    assert (code, "there is no store at" in err) == (1, True)
     assert say("setup", "--store", url)[:2] == (0, f"set up: {url}\n")
     assert path.exists()
 

@@ -121,7 +121,7 @@ def ttl(
     if as_json:
         echo_json({"ttl": session.ttl, "expires_at": session.expires_at})
     else:
-        console.print("none" if session.ttl is None else f"{session.ttl:g} seconds")
+        console.print("none" if session.ttl is None else f"{session.ttl:,.12g} seconds")
 
 
 def _seconds(text: str) -> float | None:

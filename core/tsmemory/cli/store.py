@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,7 +53,7 @@ def existing(store: Store) -> None:
     """
     for name in ("path", "directory"):  # as the engines that keep files call it
         path = getattr(store.backend, name, None)
-        if isinstance(path, Path) and not path.exists():
+        if isinstance(path, (str, Path)) and not os.path.exists(path):
             raise NotFoundError(f'there is no store at {path}; "tsmemory setup" makes one')
 
 
@@ -104,7 +105,7 @@ def rows(
 def followed(
     chat: Conversation, last: int, interval: float
 ) -> Iterator[Message | CorruptRecordError]:
-    """The newest `last` messages, then every new one, for ever.
+    """The newest `last` messages, then every new one, without end.
 
     Args:
         interval: seconds between two looks.

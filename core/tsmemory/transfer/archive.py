@@ -293,7 +293,8 @@ def _line(raw: bytes, number: int) -> _Line:
     try:
         return msgspec.json.decode(raw, type=_Line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"line {number}: {error}") from error
+        hint = "" if number > 1 else " (an export of tsmemory is JSON Lines; format= names another)"
+        raise InvalidInputError(f"line {number}: {error}{hint}") from error
 
 
 def _session(line: _Line, number: int) -> Session:

@@ -194,8 +194,9 @@ class BackendConformance(PrimitiveConformance, SearchConformance):
             chat = store.conversation(session, user_id=user)
             assert _texts(chat.list_messages()) == [f"{user}|{session}"]
             assert chat.count() == 1
-            assert chat.session().title == f"{user}|{session}"
-            assert (chat.session().user_id, chat.session().session_id) == (user, session)
+            record = chat.session()
+            assert record.title == f"{user}|{session}"
+            assert (record.user_id, record.session_id) == (user, session)
             assert chat.get_message("m").text == f"{user}|{session}"
         listed = store.iter_sessions()
         assert sorted((s.user_id, s.session_id) for s in listed) == sorted(pairs)

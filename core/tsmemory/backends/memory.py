@@ -351,8 +351,7 @@ class MemoryBackend(LocalBackend):
     @immediate
     def stats(self) -> Stats:
         with self._lock:
-            now = self.clock()
-            sessions = self._all()
+            now, sessions = self.clock(), self._all()
             live = [(key, s) for key, s in sessions if not is_expired(s.head.session, now)]
             return Stats(
                 users=len({key.user_id for key, _ in live}),

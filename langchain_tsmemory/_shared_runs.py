@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
 
+from tsmemory.engine.locks import releasing
+
 __all__ = ["SharedRuns", "run_config", "run_input"]
 
 _OPEN_RUNS = 1024
@@ -49,7 +51,7 @@ class SharedRuns:
 
     def __init__(self) -> None:
         self._runs: deque[_Run] = deque(maxlen=_OPEN_RUNS)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def end(self) -> list[BaseMessage] | None:
         """What the run that is ending was given as it began; None where the caller is none.
@@ -62,7 +64,7 @@ class SharedRuns:
         messages = frame.f_locals.get("input_messages")
         if not isinstance(messages, list):
             return None
-        with self._lock:
+        with releasing(self._lock), self._lock:
             run = _which(self._runs, messages)
             if run is None:
                 return None
@@ -76,7 +78,7 @@ class SharedRuns:
             return
         runnable = frame.f_locals.get("self")
         if not getattr(runnable, "history_messages_key", None):
-            with self._lock:
+            with releasing(self._lock), self._lock:
                 self._runs.append(_Run(len(messages), messages[-1] if messages else None))
 
 

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from tsmemory.engine.contract import Backend
+from tsmemory.engine.locks import releasing
 from tsmemory.engine.log import hashed
 from tsmemory.engine.records import (
     Change,
@@ -155,7 +156,7 @@ class _Meters:
         ).record
         self._system = system
         self._known: dict[tuple[str, str | None], dict[str, str]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._messages = {"written": 0, "read": 0}
         meter.create_observable_counter(
             "tsmemory.messages",
@@ -174,11 +175,11 @@ class _Meters:
         self._record(seconds, attributes)
 
     def count(self, direction: str, messages: int) -> None:
-        with self._lock:
+        with releasing(self._lock), self._lock:
             self._messages[direction] += messages
 
     def _observe_messages(self, options: CallbackOptions) -> Iterable[Observation]:
-        with self._lock:
+        with releasing(self._lock), self._lock:
             counts = list(self._messages.items())
         return [
             Observation(n, {"db.system.name": self._system, "tsmemory.direction": direction})

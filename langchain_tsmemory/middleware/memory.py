@@ -14,6 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from langchain_tsmemory.mapping import to_neutral
 from tsmemory import Message
+from tsmemory.engine.locks import releasing
 
 __all__ = ["SessionIds", "Sessions", "aligned", "unstored"]
 
@@ -37,12 +38,12 @@ class Sessions:
 
     def __init__(self) -> None:
         self._ids: OrderedDict[tuple[str, str], SessionIds] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __call__(self, user_id: str, session_id: str) -> SessionIds:
         """A session's ids; none where it was not used."""
         key = (user_id, session_id)
-        with self._lock:
+        with releasing(self._lock), self._lock:
             ids = self._ids.setdefault(key, SessionIds())
             self._ids.move_to_end(key)
             while len(self._ids) > _MAX_SESSIONS:

@@ -25,6 +25,7 @@ from tsmemory.engine.contract import now_us
 from tsmemory.engine.findings import expired_sessions
 from tsmemory.engine.fork import reset_after_fork
 from tsmemory.engine.local import LocalBackend
+from tsmemory.engine.locks import releasing
 from tsmemory.engine.log import get_logger, hashed
 from tsmemory.engine.records import (
     Change,
@@ -169,7 +170,7 @@ class MemoryBackend(LocalBackend):
 
     @immediate
     def get_session(self, key: Key) -> Session | CorruptRecordError | None:
-        with self._lock:
+        with releasing(self._lock), self._lock:
             session = self._live(key)
             return session.record() if session else None
 
@@ -179,7 +180,7 @@ class MemoryBackend(LocalBackend):
         after, now = query.after, self.clock()
         while query.limit is None or len(rows) < query.limit:
             count = _SLICE if query.limit is None else min(query.limit - len(rows), _SLICE)
-            with self._lock:
+            with releasing(self._lock), self._lock:
                 page = self._order().page(query, after, count)
                 for _, user_id, session_id in page:
                     session = self._stored(Key(user_id, session_id))
@@ -206,7 +207,7 @@ class MemoryBackend(LocalBackend):
 
     @immediate
     def read(self, key: Key, query: MessageQuery) -> Read:
-        with self._lock:
+        with releasing(self._lock), self._lock:
             session = self._live(key)
             if session is None:
                 return Read([], total=0 if query.total else None)
@@ -230,7 +231,7 @@ class MemoryBackend(LocalBackend):
 
     @immediate
     def get_messages(self, key: Key, ids: Sequence[str]) -> list[Message | CorruptRecordError]:
-        with self._lock:
+        with releasing(self._lock), self._lock:
             session = self._live(key)
             if session is None:
                 return []
@@ -240,11 +241,11 @@ class MemoryBackend(LocalBackend):
 
     def commit(self, key: Key, change: Change) -> Steps[Outcome]:
         bodies = encode_bodies(change)
-        with self._lock:
+        with releasing(self._lock), self._lock:
             return (yield from self._commit(key, change, bodies))
 
     def rewrite(self, key: Key, decide: Decide, ids: Sequence[str] | None = None) -> Steps[Outcome]:
-        with self._lock:
+        with releasing(self._lock), self._lock:
             session = self._live(key)
             record = session.record() if session else None
             if isinstance(record, CorruptRecordError):
@@ -331,7 +332,7 @@ class MemoryBackend(LocalBackend):
 
     @immediate
     def erase(self, user_id: str | None, session_id: str | None = None) -> Erased:
-        with self._lock:
+        with releasing(self._lock), self._lock:
             if user_id is not None and session_id is not None:
                 key = Key(user_id, session_id)
                 return self._drop([key] if key in self._sessions else [])
@@ -339,7 +340,7 @@ class MemoryBackend(LocalBackend):
 
     @immediate
     def purge_expired(self) -> Erased:
-        with self._lock:
+        with releasing(self._lock), self._lock:
             now = self.clock()
             return self._drop([key for key, s in self._all() if is_expired(s.head.session, now)])
 
@@ -350,7 +351,7 @@ class MemoryBackend(LocalBackend):
 
     @immediate
     def stats(self) -> Stats:
-        with self._lock:
+        with releasing(self._lock), self._lock:
             now, sessions = self.clock(), self._all()
             live = [(key, s) for key, s in sessions if not is_expired(s.head.session, now)]
             return Stats(
@@ -367,7 +368,7 @@ class MemoryBackend(LocalBackend):
     @immediate
     def verify(self) -> list[Problem]:
         problems = []
-        with self._lock:
+        with releasing(self._lock), self._lock:
             for key, session in self._all():
                 messages = (session.message(key, p.message_id) for p in session.order)
                 problems += [

@@ -31,6 +31,7 @@ from warnings import warn
 
 from tsmemory.engine import steps as runner
 from tsmemory.engine.contract import Backend
+from tsmemory.engine.locks import releasing
 from tsmemory.engine.log import get_logger
 from tsmemory.engine.steps import Steps
 from tsmemory.errors import InvalidInputError, TSMemoryError, UnavailableError
@@ -85,7 +86,7 @@ class NetworkBackend(Backend):
     def _begin(self) -> None:
         """No client yet: of a new backend, or in the child of a fork (2)."""
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._opened: Any = None
         self._by_loop: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[Any, None]]] = {}
         self._executor: ThreadPoolExecutor | None = None
@@ -139,7 +140,7 @@ class NetworkBackend(Backend):
                     "this store was made around an async client: await the a-prefixed methods, "
                     "or pass a sync client too"
                 )
-            with self._lock:
+            with releasing(self._lock), self._lock:
                 if self._opened is None:
                     ready = self._ready
                     self._opened = self._connect() if ready is None else self._adopt(ready)
@@ -217,7 +218,7 @@ class NetworkBackend(Backend):
         self._closed = True
         if self._pid != os.getpid():
             self._begin()
-        with self._lock:
+        with releasing(self._lock), self._lock:
             opened, self._opened = self._opened, None
             executor, self._executor = self._executor, None
         if executor is not None:

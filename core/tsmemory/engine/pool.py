@@ -21,6 +21,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Generic, TypeVar
 from weakref import WeakSet
 
+from tsmemory.engine.locks import releasing
 from tsmemory.errors import UnavailableError
 
 __all__ = ["AsyncPool", "Pool"]
@@ -80,8 +81,8 @@ class Pool(_Base[C]):
     ) -> None:
         super().__init__(usable, size, timeout)
         self._connect, self._disconnect = connect, disconnect
-        self._lock = threading.Lock()
-        self._waiters: deque[tuple[threading.Event, _Lease]] = deque()
+        self._lock = threading.RLock()
+        self._waiters: deque[tuple[threading.Lock, _Lease]] = deque()
 
     @contextmanager
     def lease(self) -> Iterator[C]:
@@ -105,16 +106,17 @@ class Pool(_Base[C]):
 
     def _acquire(self, lease: _Lease) -> C | None:
         deadline = time.monotonic() + self.timeout
-        waiter = (threading.Event(), lease)
-        with self._lock:
+        waiter = (threading.Lock(), lease)  # held until its turn comes
+        waiter[0].acquire()
+        with releasing(self._lock), self._lock:
             if not self._waiters and len(self._leases) < self.size:
                 return self._admit(lease)
             self._waiters.append(waiter)
         while True:
             remaining_seconds = deadline - time.monotonic()
             # A lease that ended with its frame hands on nothing, so look again now and then.
-            waiter[0].wait(min(max(remaining_seconds, 0), 1.0))
-            with self._lock:
+            waiter[0].acquire(timeout=min(max(remaining_seconds, 0), 1.0))
+            with releasing(self._lock), self._lock:
                 if lease in self._leases or len(self._leases) < self.size:
                     self._forget(waiter)
                     return self._admit(lease)
@@ -122,13 +124,13 @@ class Pool(_Base[C]):
                     self._forget(waiter)
                     raise self._exhausted()
 
-    def _forget(self, waiter: tuple[threading.Event, _Lease]) -> None:
+    def _forget(self, waiter: tuple[threading.Lock, _Lease]) -> None:
         if waiter in self._waiters:
             self._waiters.remove(waiter)
 
     def _release(self, lease: _Lease, connection: C | None, finished: bool, broken: bool) -> None:
         drop: list[C] = []
-        with self._lock:
+        with releasing(self._lock), self._lock:
             if connection is not None:
                 keep = finished and not self._closed and self._usable(connection)
                 (self._idle if keep else drop).append(connection)
@@ -139,15 +141,15 @@ class Pool(_Base[C]):
                 self._idle.clear()
             self._leases.discard(lease)
             if self._waiters and len(self._leases) < self.size:
-                event, following = self._waiters.popleft()
+                signal, following = self._waiters.popleft()
                 self._leases.add(following)
-                event.set()
+                signal.release()
         for unwanted in drop:
             self._disconnect(unwanted)
 
     def close(self) -> None:
         """Close the idle connections now, those in use when their use ends."""
-        with self._lock:
+        with releasing(self._lock), self._lock:
             self._closed = True
             drop, self._idle = self._idle, []
         for connection in drop:

@@ -13,10 +13,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tsmemory.engine.fork import reset_after_fork
+from tsmemory.engine.locks import releasing
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,17 +38,17 @@ class Threads:
     def __init__(self, name: str, limit: int) -> None:
         self._name = name
         self._limit = limit
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._begin()
         reset_after_fork(self)
 
     def _after_fork(self) -> None:
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._begin()  # what waits in the queue belongs to the parent's callers
 
     def _begin(self) -> None:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._idle = threading.Semaphore(0)
+        self._idle: SimpleQueue[None] = SimpleQueue()  # one for each idle thread (see `locks`)
         self._started = 0
 
     @property
@@ -58,9 +59,13 @@ class Threads:
     def put(self, call: Callable[[], None]) -> None:
         """Have `call` run on a thread. It must not raise."""
         self._calls.put(call)
-        if self._idle.acquire(blocking=False):
-            return
-        with self._guard:
+        try:
+            self._idle.get_nowait()
+        except Empty:
+            self._start()
+
+    def _start(self) -> None:
+        with releasing(self._guard), self._guard:
             if self._started >= self._limit:
                 return
             thread = threading.Thread(
@@ -89,21 +94,21 @@ class Threads:
 
     def close(self) -> None:
         """End the threads, each when its call is done. Idempotent."""
-        with self._guard:
+        with releasing(self._guard), self._guard:
             calls, started = self._calls, self._started
             self._begin()
         for _ in range(started):
             calls.put(None)
 
 
-def _work(calls: SimpleQueue[Callable[[], None] | None], idle: threading.Semaphore) -> None:
+def _work(calls: SimpleQueue[Callable[[], None] | None], idle: SimpleQueue[None]) -> None:
     while True:
         call = calls.get()
         if call is None:
             return
         call()
         del call  # it holds the caller's objects
-        idle.release()
+        idle.put(None)
 
 
 def _answer(loop: asyncio.AbstractEventLoop, *call: Any) -> None:

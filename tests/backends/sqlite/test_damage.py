@@ -26,7 +26,7 @@ VALUES: tuple[tuple[str, Any], ...] = (
     ("no utf-8", "CAST(x'c328ff' AS TEXT)"),
     ("empty", b""),
     ("json", b'{"role":"user","content":"x"}'),
-    ("deep", b'{"metadata":{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}}"),
+    ("deep", b'{"metadata":{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}}"),
     ("tagged", b'{"role":"user","content":"x","metadata":{"a":{"$float":{}}}}'),
     ("escaped", b'{"v":1,"escaped":[]}'),
 )

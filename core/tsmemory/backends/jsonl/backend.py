@@ -48,6 +48,7 @@ from tsmemory.engine.commit import Head, Plan, encode_bodies
 from tsmemory.engine.contract import now_us
 from tsmemory.engine.fork import reset_after_fork
 from tsmemory.engine.local import LocalBackend
+from tsmemory.engine.locks import releasing
 from tsmemory.engine.log import get_logger, hashed
 from tsmemory.engine.records import (
     Change,
@@ -192,7 +193,7 @@ class JSONLBackend(LocalBackend):
     def _look(self, path: str) -> tuple[Key, int] | None:
         """For the catalogue: whose log this is, and when the session was last active (µs)."""
         try:
-            with self._cache.guard:
+            with releasing(self._cache.guard), self._cache.guard:
                 loaded = self._cache.load(path, keep=False)
         except (OSError, UnavailableError) as error:
             _logger.warning("%s cannot be read: %s", hashed(path), type(error).__name__)
@@ -210,7 +211,7 @@ class JSONLBackend(LocalBackend):
 
     @operation
     def get_session(self, key: Key) -> Session | CorruptRecordError | None:
-        with self._cache.guard:
+        with releasing(self._cache.guard), self._cache.guard:
             loaded = self._cache.load(log_path(self.directory, key))
             return self._session(key, loaded.index) if loaded else None
 
@@ -220,7 +221,7 @@ class JSONLBackend(LocalBackend):
         return reader.list_sessions(self._catalogue, self._session_at, query)
 
     def _session_at(self, path: str) -> Session | CorruptRecordError | None:
-        with self._cache.guard:
+        with releasing(self._cache.guard), self._cache.guard:
             index = self._cache.index_of(path)
             return self._session(key_of(path, index), index) if index else None
 
@@ -237,7 +238,7 @@ class JSONLBackend(LocalBackend):
 
     def _read(self, key: Key, path: str, query: MessageQuery) -> Read:
         near_end = query.descending and query.limit is not None and query.where is None
-        with self._cache.guard:
+        with releasing(self._cache.guard), self._cache.guard:
             loaded = self._cache.load(path, indexed=not near_end)
             session = self._session(key, loaded.index) if loaded else None
             if loaded is None or session is None:
@@ -255,7 +256,7 @@ class JSONLBackend(LocalBackend):
 
     @operation
     def get_messages(self, key: Key, ids: Sequence[str]) -> list[Message | CorruptRecordError]:
-        with self._cache.guard:
+        with releasing(self._cache.guard), self._cache.guard:
             loaded = self._cache.load(log_path(self.directory, key), indexed=True)
             if loaded is None or self._session(key, loaded.index) is None:
                 return []
@@ -280,7 +281,7 @@ class JSONLBackend(LocalBackend):
                 raise session
             messages: list[Message | CorruptRecordError] = []
             if loaded is not None and session is not None:
-                with self._cache.guard:
+                with releasing(self._cache.guard), self._cache.guard:
                     if ids is None:
                         messages = reader.read(key, loaded, MessageQuery(limit=None)).rows
                     else:
@@ -294,7 +295,7 @@ class JSONLBackend(LocalBackend):
 
     def _load_for_writing(self, path: str) -> Loaded | None:
         """Step 1; the session's lock is held."""
-        with self._cache.guard:
+        with releasing(self._cache.guard), self._cache.guard:
             return self._cache.load(path, indexed=True, write=True)
 
     def _commit(self, key: Key, path: str, change: Change, bodies: Mapping[str, bytes]) -> Outcome:
@@ -310,7 +311,7 @@ class JSONLBackend(LocalBackend):
             nonlocal through
             if live is None or session is None:
                 return template.Loaded(None, {}, {})
-            with self._cache.guard:
+            with releasing(self._cache.guard), self._cache.guard:
                 entries = live.index.entries
                 if change.delete_through is not None:
                     through = live.index.count_through(change.delete_through)

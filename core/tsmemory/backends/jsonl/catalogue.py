@@ -27,6 +27,7 @@ import msgspec
 from tsmemory.backends.jsonl.files import Locks, check_directory, read_at, remove, replace_file
 from tsmemory.backends.jsonl.layout import file_name, log_path
 from tsmemory.backends.jsonl.lines import Count
+from tsmemory.engine.locks import releasing
 from tsmemory.engine.log import get_logger
 from tsmemory.engine.records import Key, SessionQuery
 from tsmemory.engine.session_order import Activity, SessionOrder
@@ -74,7 +75,7 @@ class Catalogue:
         self._read_fd = -1
         self._read_end = 0
         self._scanned: float | None = None
-        self._writing = threading.Lock()  # of the two below
+        self._writing = threading.RLock()  # of the two below
         self._write_fd = -1
         self._rewrite_at = _REWRITE_BYTES
 
@@ -85,7 +86,7 @@ class Catalogue:
         """In the child of a fork. The files stay open: they are read at positions of our own."""
         self._locks = locks
         self._guard = threading.RLock()
-        self._writing = threading.Lock()
+        self._writing = threading.RLock()
 
     def close(self) -> None:
         """Close the files. They are opened again when needed."""
@@ -111,7 +112,7 @@ class Catalogue:
 
     def _append(self, content: bytes) -> bool:
         """Append whole lines; whether the file is due to be rewritten."""
-        with self._writing:
+        with releasing(self._writing), self._writing:
             while True:
                 if self._write_fd < 0:
                     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
@@ -182,7 +183,7 @@ class Catalogue:
 
     def page(self, query: SessionQuery, after: Activity | None, count: int) -> list[Activity]:
         """The next positions of a query (see `SessionOrder.page`)."""
-        with self._guard:
+        with releasing(self._guard), self._guard:
             return self._order.page(query, after, count)
 
     def path_of(self, key: Key) -> str:
@@ -191,7 +192,7 @@ class Catalogue:
 
     def correct(self, key: Key, update_time: int | None) -> None:
         """Put a session where its own files say; None: it is not there any more."""
-        with self._guard:
+        with releasing(self._guard), self._guard:
             if update_time is None:
                 self._order.discard(key)
                 self._sizes.pop(self.path_of(key), None)
@@ -201,7 +202,7 @@ class Catalogue:
 
     def refresh(self) -> None:
         """Steps 2 and 3."""
-        with self._guard:
+        with releasing(self._guard), self._guard:
             if self._order.changing:
                 self._begin_anew()
             self._catch_up()

@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from tsmemory.backends.jsonl.layout import temporary
+from tsmemory.engine.locks import releasing
 from tsmemory.engine.log import get_logger
 from tsmemory.errors import BackendError, TimeoutError, UnavailableError
 
@@ -338,7 +339,7 @@ class Locks:
         self._directory = directory
         self._timeout = timeout
         self._locks: dict[str, WriterLock] = {}
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
 
     def of_session(self, path: str) -> WriterLock:
         """The lock of the session whose log is at `path`."""
@@ -352,7 +353,7 @@ class Locks:
     def _named(self, name: str) -> WriterLock:
         lock = self._locks.get(name)
         if lock is None:
-            with self._guard:
+            with releasing(self._guard), self._guard:
                 path = f"{self._directory}{os.sep}{name}.lock"
                 lock = self._locks.setdefault(name, WriterLock(path, self._timeout))
         return lock

@@ -16,6 +16,7 @@ from tsmemory.backends.jsonl.catalogue import logs_in, session_files
 from tsmemory.backends.jsonl.files import is_locked
 from tsmemory.backends.jsonl.layout import meta_path
 from tsmemory.engine.findings import expired_sessions, free_space, is_open_to_others
+from tsmemory.engine.locks import releasing
 from tsmemory.engine.records import Finding
 from tsmemory.errors import UnavailableError
 
@@ -48,7 +49,7 @@ def _sessions(backend: JSONLBackend) -> list[Finding]:
     torn, summaries, unreadable, expired = [], [], [], 0
     for path, size in logs_in(backend.directory, None):
         try:
-            with backend._cache.guard:
+            with releasing(backend._cache.guard), backend._cache.guard:
                 loaded = backend._cache.load(path, keep=False)
         except (OSError, UnavailableError):
             unreadable.append(path)

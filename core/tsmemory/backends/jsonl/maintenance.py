@@ -11,6 +11,7 @@ from tsmemory.backends.jsonl.catalogue import logs_in, session_files
 from tsmemory.backends.jsonl.files import File, check_directory, remove, sync_directory
 from tsmemory.backends.jsonl.layout import log_path, meta_path, temporary
 from tsmemory.backends.jsonl.rows import key_of, problems_of, read_meta
+from tsmemory.engine.locks import releasing
 from tsmemory.engine.records import Key
 from tsmemory.model import Erased, Problem, Stats
 
@@ -45,7 +46,7 @@ def purge_expired(backend: JSONLBackend) -> Erased:
     """Remove the sessions that have expired."""
     erased, keys = [], set()
     for path, _ in list(logs_in(backend.directory, None)):
-        with backend._cache.guard:
+        with releasing(backend._cache.guard), backend._cache.guard:
             loaded = backend._cache.load(path, keep=False)
             expired = loaded is not None and backend._expired(loaded.index)
         if loaded is not None and expired:
@@ -63,7 +64,7 @@ def _erase(backend: JSONLBackend, path: str, *, only_expired: bool = False) -> E
     def work() -> Erased:
         if os.path.isdir(path) and not os.path.islink(path):
             return Erased()  # not ours, whatever its name
-        with backend._cache.guard:
+        with releasing(backend._cache.guard), backend._cache.guard:
             loaded = None if os.path.islink(path) else backend._cache.load(path, keep=False)
             if only_expired and not (loaded and backend._expired(loaded.index)):
                 return Erased()
@@ -88,7 +89,7 @@ def stats(backend: JSONLBackend) -> Stats:
     """Count what there is, session by session."""
     users, sessions, messages, expired, size = set(), 0, 0, 0, 0
     for path, bytes_ in logs_in(backend.directory, None):
-        with backend._cache.guard:
+        with releasing(backend._cache.guard), backend._cache.guard:
             loaded = backend._cache.load(path, keep=False)
             if loaded is None:
                 continue

@@ -27,6 +27,7 @@ from tsmemory.backends.jsonl.layout import meta_path, temporary
 from tsmemory.backends.jsonl.rows import read_meta, rows_at
 from tsmemory.backends.jsonl.session_index import SessionIndex
 from tsmemory.engine.commit import Plan
+from tsmemory.engine.locks import releasing
 from tsmemory.engine.log import get_logger, hashed
 from tsmemory.engine.records import Change, Key
 
@@ -69,7 +70,7 @@ class LogWriter:
             size = self._write_anew(key, path, record.create_time, content)
         else:
             file, index = live.file, live.index
-            with self._cache.guard:
+            with releasing(self._cache.guard), self._cache.guard:
                 end, free, size = index.end, index.record, live.size
                 plain = plain_lines(index, plan, change, bodies)
                 if plain is not None and not index.unterminated:
@@ -81,7 +82,7 @@ class LogWriter:
                 if index.meta_bytes is None and read_meta(path) is not None:
                     remove(meta_path(path))  # it must not seem to fit what the log grows to
             file.append(end, content, size=size, sync=self._sync)
-            with self._cache.guard:
+            with releasing(self._cache.guard), self._cache.guard:
                 if index.end != end:
                     pass  # a reader caught up with the file
                 elif plain is not None:
@@ -113,7 +114,7 @@ class LogWriter:
                 # Another process removed the directory with the last session of its user.
                 if attempt == 9:
                     raise
-        with self._cache.guard:
+        with releasing(self._cache.guard), self._cache.guard:
             self._cache.drop(path)
             index = SessionIndex(lines.read_header(header), len(header), indexed=True)
             index.replay(content)
@@ -140,12 +141,12 @@ class LogWriter:
         """Rewrite the log without what was deleted or replaced: bytes freed."""
         for draft in (temporary(path), temporary(meta_path(path))):
             remove(draft)  # of a killed writer: the lock says that no other is at work
-        with self._cache.guard:
+        with releasing(self._cache.guard), self._cache.guard:
             loaded = self._cache.load(path, indexed=True, write=True)
         if loaded is None or loaded.index.header is None or not loaded.index.head.version:
             return 0
         file, index = loaded.file, loaded.index
-        with self._cache.guard:
+        with releasing(self._cache.guard), self._cache.guard:
             content = rewritten(index, rows_at(file, index.everything(), None))
             create_time = loaded.index.header.create_time
         before = file.stat().st_size

@@ -34,6 +34,7 @@ import redis.exceptions as driver
 
 from tsmemory.backends.redis.calls import Aside, Call, ForeignReplyError, plain
 from tsmemory.backends.redis.client import disconnect, is_cluster
+from tsmemory.engine.locks import releasing
 from tsmemory.engine.log import get_logger
 
 __all__ = ["Wire", "Wires", "redirects"]
@@ -165,7 +166,7 @@ class Wire(Wires):
     def __init__(self, client: Any, *, owns: bool, ask_aside: Aside | None = None) -> None:
         super().__init__(client, owns=owns, ask_aside=ask_aside)
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._open: WeakSet[Any] = WeakSet()
 
     def ask(self, calls: Sequence[Call]) -> list[Any]:
@@ -175,7 +176,7 @@ class Wire(Wires):
             redis.exceptions.RedisError: a reply was an error, or there was none.
         """
         if self._pid != os.getpid():  # a fork's connections are its parent's
-            self._pid, self._lock = os.getpid(), threading.Lock()
+            self._pid, self._lock = os.getpid(), threading.RLock()
             self._idle, self._open = defaultdict(deque), WeakSet()
         try:
             if self._stale:
@@ -229,7 +230,7 @@ class Wire(Wires):
                 if time.monotonic() - since > CHECK_AFTER and not _is_quiet(connection):
                     connection.disconnect()
                 return connection
-            with self._lock:
+            with releasing(self._lock), self._lock:
                 if len(self._open) < self._limit:
                     connection = group.open()
                     self._open.add(connection)

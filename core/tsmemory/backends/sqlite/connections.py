@@ -23,6 +23,7 @@ from typing import TypeVar
 
 from tsmemory.backends.sqlite.file import OPENING, Connection, DatabaseFile, is_busy, translate
 from tsmemory.backends.sqlite.layout import tolerant_text
+from tsmemory.engine.locks import releasing
 from tsmemory.engine.log import get_logger
 from tsmemory.errors import UnavailableError
 
@@ -55,7 +56,7 @@ class Connections:
         self.closed = False
         self.idle: list[Connection] = []
         self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
-        with OPENING:
+        with releasing(OPENING), OPENING:
             _ALL.add(self)
 
     def use(self, call: Callable[[Connection], T], *, attempts: int | None = None) -> T:
@@ -117,7 +118,7 @@ class Connections:
             try:
                 db = self.idle.pop()  # atomic, so two threads never share one
             except IndexError:
-                with OPENING:
+                with releasing(OPENING), OPENING:
                     if self.idle:  # a fork has just put them back
                         continue
                     db = self.file.connect(first=not self._open)

@@ -41,7 +41,7 @@ _TABLES = {"sessions", "messages"}
 _SEARCH_VERSION = 3
 """The schema version from which a file has an index for searches, or was made without one."""
 
-OPENING = threading.Lock()
+OPENING = threading.RLock()
 """Held while a connection is opened, by any store of this process, and across a fork: closing any
 descriptor of a file drops all the locks of this process on it (https://sqlite.org/howtocorrupt.html,
 2.2), so no other may be open while step 1 has one."""

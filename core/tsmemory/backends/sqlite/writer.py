@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tsmemory.backends.sqlite.connections import Connections, back_off
 from tsmemory.backends.sqlite.file import Connection, translate
 from tsmemory.engine.fork import reset_after_fork
+from tsmemory.engine.locks import releasing
 from tsmemory.engine.log import get_logger
 from tsmemory.engine.threads import Threads
 from tsmemory.errors import TimeoutError
@@ -107,7 +108,7 @@ class Writer:
         # Reentrant, because releasing it fails where this thread does not hold it: that is how an
         # interrupt right after acquiring it is survived.
         self._lock = threading.RLock()
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._queue: deque[_Job] = deque()
 
     # -- callers -----------------------------------------------------------------------------
@@ -160,7 +161,7 @@ class Writer:
 
     def _withdraw(self, job: _Job) -> bool:
         """Whether the job was still waiting, and will not be done any more."""
-        with self._guard:
+        with releasing(self._guard), self._guard:
             if job.withdrawn or job not in self._queue:
                 return False
             self._queue.remove(job)
@@ -185,12 +186,12 @@ class Writer:
 
     def _drain(self) -> None:
         while self._queue:
-            with self._lock:
+            with releasing(self._lock), self._lock:
                 self._do_group()
 
     def _take(self) -> list[_Job]:
         """Jobs to be done now; from here on they cannot be withdrawn."""
-        with self._guard:
+        with releasing(self._guard), self._guard:
             count = min(len(self._queue), GROUP)
             return [self._queue.popleft() for _ in range(count)]
 
@@ -218,7 +219,7 @@ class Writer:
     def _expire(self) -> None:
         """End the jobs whose time is over."""
         now = time.monotonic()
-        with self._guard:
+        with releasing(self._guard), self._guard:
             late = [job for job in self._queue if job.deadline <= now]
             for job in late:
                 self._queue.remove(job)

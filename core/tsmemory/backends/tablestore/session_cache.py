@@ -26,6 +26,7 @@ from tsmemory.backends.tablestore.heads import Tail
 from tsmemory.backends.tablestore.reader import Reader
 from tsmemory.backends.tablestore.records import Record
 from tsmemory.backends.tablestore.sdk import MAX, MIN, PrimaryKey, get_range
+from tsmemory.engine.locks import releasing
 from tsmemory.engine.records import Key, Position
 from tsmemory.engine.steps import Steps
 from tsmemory.model import Session
@@ -67,18 +68,18 @@ class SessionCache:
         self._cached: OrderedDict[Key, CachedSession] = OrderedDict()
         self._weights: dict[Key, int] = {}
         self._total = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def pop(self, key: Key) -> CachedSession | None:
         """What is known, until it is `put` back: an operation that fails leaves nothing stale."""
-        with self._lock:
+        with releasing(self._lock), self._lock:
             cached = self._cached.pop(key, None)
             self._total -= self._weights.pop(key, 0)
             return cached
 
     def put(self, key: Key, cached: CachedSession) -> None:
         weight = len(cached.ids) + 10
-        with self._lock:
+        with releasing(self._lock), self._lock:
             self._cached.pop(key, None)
             self._total += weight - self._weights.pop(key, 0)
             self._cached[key] = cached

@@ -15,13 +15,12 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from concurrent.futures import Future, InvalidStateError
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from typing import Any
 
 from tsmemory.backends.tablestore.rows import Encoded
 from tsmemory.backends.tablestore.sdk import sdk
+from tsmemory.engine.locks import releasing
 from tsmemory.engine.records import Change, Outcome
 
 __all__ = ["PATIENCE_SECONDS", "Turn"]
@@ -31,13 +30,13 @@ _MAX_ROWS = 200
 """Messages committed together: rows of one BatchWriteRow."""
 _MAX_BYTES = 1_000_000
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _queues: dict[Hashable, deque[Turn]] = {}
 
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _queues.clear()
 
 
@@ -66,10 +65,15 @@ class Turn:
         self.outcome: Outcome | None = None
         """Set where another turn committed this one's change."""
         self.company: list[Turn] = []
-        self._ready: Future[None] = Future()
+        self._ready = False
+        self._signal = threading.Lock()
+        """Held until it is ready, where a thread waits for it."""
+        self._signal.acquire()
+        self._future: asyncio.Future[None] | None = None
+        """Where a task waits for it."""
 
     def join(self) -> None:
-        with _lock:
+        with releasing(_lock), _lock:
             queue = _queues.setdefault(self.name, deque())
             queue.append(self)
             if queue[0] is self:
@@ -77,21 +81,21 @@ class Turn:
 
     def wait(self, client: Any) -> Any:
         """A step: waits for the turn, or for the outcome of the turn that took this one along."""
-        if self._ready.done():
+        if self._ready:
             return None
         if isinstance(client, sdk.AsyncOTSClient):
             return self._await()
-        with suppress(FutureTimeoutError):
-            self._ready.result(PATIENCE_SECONDS)
+        self._signal.acquire(timeout=PATIENCE_SECONDS)
         return None
 
     async def _await(self) -> None:
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(asyncio.wrap_future(self._ready), PATIENCE_SECONDS)
+        self._future = asyncio.get_running_loop().create_future()
+        if not self._ready:  # looked at after the future is there: `_wake` does it in reverse
+            await asyncio.wait([self._future], timeout=PATIENCE_SECONDS)
 
     def gather_company(self) -> None:
         """Take along the plain appends that wait directly behind this one."""
-        with _lock:
+        with releasing(_lock), _lock:
             queue = _queues.get(self.name)
             if self.outcome is not None or not queue or queue[0] is not self:
                 return
@@ -115,7 +119,7 @@ class Turn:
 
     def finish_company(self, outcomes: Callable[[Turn], Outcome]) -> None:
         """Give those that were taken along their outcomes."""
-        with _lock:
+        with releasing(_lock), _lock:
             company, self.company = self.company, []
             for turn in company:
                 turn.outcome = outcomes(turn)
@@ -126,7 +130,7 @@ class Turn:
 
     def leave(self) -> None:
         """End the turn, however it ended, and let the next one begin. May be called again."""
-        with _lock:
+        with releasing(_lock), _lock:
             queue = _queues.get(self.name)
             if queue is None:
                 return
@@ -140,8 +144,19 @@ class Turn:
 
 
 def _wake(turn: Turn) -> None:
-    with suppress(InvalidStateError):  # woken already, or given up waiting
-        turn._ready.set_result(None)
+    """Let the turn begin, or learn its outcome; the lock is held."""
+    if turn._ready:
+        return
+    turn._ready = True
+    turn._signal.release()
+    if turn._future is not None:
+        with suppress(RuntimeError):  # its loop was closed: nobody waits any more
+            turn._future.get_loop().call_soon_threadsafe(_resolve, turn._future)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _is_plain(change: Change) -> bool:

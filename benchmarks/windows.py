@@ -74,7 +74,7 @@ def replay(name: str, sessions: Sequence[Sequence[Message]], window: Window) -> 
             if message.role == "assistant":
                 prompt = list(chat.window(window))
                 lead = next((i for i, m in enumerate(prompt) if m.role != "system"), len(prompt))
-                common = max((_common(prompt, prompt) for prompt in earlier), default=0)
+                common = max((_common(prompt, before) for before in earlier), default=0)
                 tokens = []
                 for m in prompt:
                     key = (m.message_id, len(m.content))
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] = ()) -> list[Replay]:
     replays = [replay(name, sessions, window) for name, window in WINDOWS.items()]
     sliding = replays[1]
     table = Table(title=f"{len(sliding.calls):,} model calls", title_justify="left")
-    for column in ("window", "mean messages", "history cached", "tokens a prompt"):
+    for column in ("window", "mean messages", "history cached", "tokens per prompt"):
         table.add_column(column, justify="left" if column == "window" else "right")
     for provider in PRICES:
         table.add_column(f"price, × sliding ({provider})", justify="right")
@@ -185,8 +185,8 @@ def picture(replays: Sequence[Replay]) -> str:
     most = max(c.history for replayed in replays for c in replayed.calls[:_CALLS])
     parts: list[Any] = []
     for row, replayed in enumerate(replays):
-        parts += _panel(replayed, row * (_PANEL + 34) + 30, most)
-    height = len(replays) * (_PANEL + 34) + 30
+        parts += _panel(replayed, row * (_PANEL + 52) + 30, most)
+    height = len(replays) * (_PANEL + 52) + 30
     label = "The prompt of each model call: cached from the previous call, and new"
     legend = (
         f'<rect class="cached" x="{_LEFT}" y="{height - 18}" width="10" height="10"/>'
@@ -210,7 +210,7 @@ def _panel(replayed: Replay, top: int, most: int) -> Iterator[str]:
     yield (
         f'<text x="{_LEFT}" y="{top - 8}">{replayed.name}<tspan class="small" dx="10">'
         f"{replayed.cached_share:.0%} of the history in the cache, "
-        f"{replayed.mean_length:.0f} messages a prompt</tspan></text>"
+        f"{replayed.mean_length:.0f} messages per prompt</tspan></text>"
     )
     for kind in ("cached", "new"):
         path = []

@@ -23,9 +23,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakKeyDictionary
 
 from tsmemory.engine.contract import Backend
+from tsmemory.engine.fork import reset_after_fork
 from tsmemory.engine.locks import releasing
 from tsmemory.engine.log import hashed
 from tsmemory.engine.records import (
@@ -45,7 +47,13 @@ from tsmemory.model import Erased, Message, Problem, Session, Stats
 from tsmemory.store import Store
 
 try:
-    from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
+    from opentelemetry.metrics import (
+        CallbackOptions,
+        MeterProvider,
+        Observation,
+        get_meter,
+        get_meter_provider,
+    )
     from opentelemetry.trace import (
         Span,
         SpanKind,
@@ -156,14 +164,7 @@ class _Meters:
         ).record
         self._system = system
         self._known: dict[tuple[str, str | None], dict[str, str]] = {}
-        self._lock = threading.RLock()
-        self._messages = {"written": 0, "read": 0}
-        meter.create_observable_counter(
-            "tsmemory.messages",
-            [self._observe_messages],
-            unit="{message}",
-            description="Messages written and read",
-        )
+        self._messages = _MessageCounts.of(get_meter_provider() if provider is None else provider)
 
     def record(self, operation: str, seconds: float, error: BaseException | None) -> None:
         what = (operation, None if error is None else type(error).__name__)
@@ -175,16 +176,49 @@ class _Meters:
         self._record(seconds, attributes)
 
     def count(self, direction: str, messages: int) -> None:
-        with releasing(self._lock), self._lock:
-            self._messages[direction] += messages
+        self._messages.add(self._system, direction, messages)
 
-    def _observe_messages(self, options: CallbackOptions) -> Iterable[Observation]:
+
+class _MessageCounts:
+    """Messages by engine and direction, of all stores of a meter provider: of several observable
+    counters of one name, the SDK asks the first alone."""
+
+    _of_providers: ClassVar[WeakKeyDictionary[MeterProvider, _MessageCounts]] = WeakKeyDictionary()
+    _making: ClassVar = threading.RLock()
+
+    @classmethod
+    def of(cls, provider: MeterProvider) -> _MessageCounts:
+        with releasing(cls._making), cls._making:
+            counts = cls._of_providers.get(provider)
+            if counts is None:
+                counts = cls._of_providers[provider] = cls()
+                get_meter("tsmemory", meter_provider=provider).create_observable_counter(
+                    "tsmemory.messages",
+                    [counts._observe],
+                    unit="{message}",
+                    description="Messages written and read",
+                )
+            return counts
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._counts: dict[tuple[str, str], int] = {}
+        reset_after_fork(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+
+    def add(self, system: str, direction: str, messages: int) -> None:
         with releasing(self._lock), self._lock:
-            counts = list(self._messages.items())
+            what = (system, direction)
+            self._counts[what] = self._counts.get(what, 0) + messages
+
+    def _observe(self, options: CallbackOptions) -> Iterable[Observation]:
+        with releasing(self._lock), self._lock:
+            counts = list(self._counts.items())
         return [
-            Observation(n, {"db.system.name": self._system, "tsmemory.direction": direction})
-            for direction, n in counts
-            if n
+            Observation(n, {"db.system.name": system, "tsmemory.direction": direction})
+            for (system, direction), n in counts
         ]
 
 
@@ -255,7 +289,7 @@ class _TracedBackend(Backend):
         return self._observe("read", self._inner.read(key, query), key, _rows_read)
 
     def read_many(self, keys: Sequence[Key], query: MessageQuery) -> Steps[list[Read]]:
-        return self._observe("read_many", self._inner.read_many(keys, query))
+        return self._observe("read_many", self._inner.read_many(keys, query), size=_all_rows_read)
 
     def get_messages(
         self, key: Key, ids: Sequence[str]
@@ -315,6 +349,10 @@ def _written(outcome: Outcome) -> tuple[str, int]:
 
 def _rows_read(found: Read) -> tuple[str, int]:
     return "read", len(found.rows) + len(found.pinned)
+
+
+def _all_rows_read(reads: Sequence[Read]) -> tuple[str, int]:
+    return "read", sum(_rows_read(found)[1] for found in reads)
 
 
 def _read(rows: Sequence[Any]) -> tuple[str, int]:

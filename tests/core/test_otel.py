@@ -69,6 +69,18 @@ def test_a_span_and_counts_for_each_operation() -> None:
     assert sum(p.count for p in points["db.client.operation.duration"]) == 2
 
 
+def test_stores_that_share_a_meter_provider() -> None:
+    telemetry = Telemetry()
+    for count in (1, 2):
+        with telemetry.store() as store:
+            chat = store.conversation("s")
+            chat.append(*(Message.user("word") for _ in range(count)))
+            assert len(store.search_messages("word")) == count
+    points = telemetry.points()
+    counted = {p.attributes["tsmemory.direction"]: p.value for p in points["tsmemory.messages"]}
+    assert counted == {"written": 3, "read": 3}
+
+
 def test_only_one_of_the_two() -> None:
     telemetry = Telemetry()
     with telemetry.store(traces=False) as store:

@@ -12,6 +12,7 @@ import pytest
 from tests.backends.redis.conftest import require
 from tsmemory import AuthenticationError, Message, Store
 from tsmemory.backends.redis import RedisBackend
+from tsmemory.backends.redis.health import findings
 from tsmemory.engine.records import Finding
 from tsmemory.testing.servers.redis import RedisCluster, RedisServer, wait_until
 
@@ -108,6 +109,19 @@ def test_a_full_server_and_expired_sessions(prefix: str) -> None:
     assert not found["memory"].ok
     assert "writes will soon fail" in found["memory"].value
     assert found["expired_sessions"].value == '1; "tsmemory purge" removes them'
+
+
+def test_odd_replies() -> None:
+    """A replica without an address has no line of its own; a snapshot for one may fail."""
+    info = (
+        "role:master\r\nconnected_slaves:2\r\nslave0:ip=h,port=2,state=online,offset=0,lag=0\r\n"
+        "aof_enabled:1\r\naof_last_write_status:ok\r\nrdb_last_bgsave_status:err\r\n"
+    )
+    minimum = [b"min-replicas-to-write", b"1"]
+    for save, sound in ((b"", True), (b"3600 1", False)):
+        found = {f.name: f for f in findings([info.encode(), [b"save", save], minimum])}
+        assert found["persistence"].ok is sound
+        assert found["replica_lag"].value.startswith("h:2 online")
 
 
 RULES = (

@@ -53,13 +53,16 @@ def _persistence(info: Mapping[str, str], save: str | None) -> Iterator[Finding]
     log = info.get("aof_enabled")
     if log is None or (log != "1" and save is None):
         return
-    states = ("aof_last_write_status", "rdb_last_bgsave_status")
-    failed = [state for state in states if info.get(state, "ok") != "ok"]
     if log != "1" and not save:
         yield Finding("persistence", False, "nothing is on disk: a restart loses every session")
-    elif failed:
-        what = f"{failed[0]} is {info[failed[0]]}: nothing new reaches the disk; see the log"
-        yield Finding("persistence", False, what)
+        return
+    # Without save points a snapshot is made for a replica or a backup: it may fail, and nothing is
+    # lost.
+    in_use = {"aof_last_write_status": log == "1", "rdb_last_bgsave_status": bool(save)}
+    failed = [name for name, used in in_use.items() if used and info.get(name, "ok") != "ok"]
+    if failed:
+        what = f"{failed[0]} is {info[failed[0]]}: the disk gets nothing new, or writes are refused"
+        yield Finding("persistence", False, f"{what}; see the server's log")
     else:
         what = "an append-only file" if log == "1" else "snapshots: a crash loses what is newer"
         yield Finding("persistence", True, what)
@@ -67,11 +70,13 @@ def _persistence(info: Mapping[str, str], save: str | None) -> Iterator[Finding]
 
 def _master(info: Mapping[str, str], minimum: str | None) -> Iterator[Finding]:
     """Replication as the master sees it; nothing where there are no replicas."""
-    replicas = [_fields(info[f"slave{i}"]) for i in range(_number(info, "connected_slaves"))]
+    # One whose address the server cannot tell is counted, but has no line.
+    lines = (info.get(f"slave{i}") for i in range(_number(info, "connected_slaves")))
+    replicas = [_fields(line) for line in lines if line is not None]
     if not replicas:
         return
     if minimum is not None:
-        waits = int(minimum or 0) > 0
+        waits = minimum not in ("", "0")
         advice = "" if waits else ": a master cut off from them takes writes that are lost"
         yield Finding("replicas", waits, f"min-replicas-to-write is {minimum}{advice}")
     states = []

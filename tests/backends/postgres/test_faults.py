@@ -8,11 +8,13 @@ import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
+import psycopg
 import pytest
 
 from tests.backends.postgres.conftest import require
-from tsmemory import ConflictError, Message, Store, TSMemoryError
+from tsmemory import ConflictError, Message, Store, TSMemoryError, UnavailableError
 from tsmemory.backends.postgres import PostgresBackend, client
 from tsmemory.testing.servers.postgres import PgBouncer, PostgresServer, find_postgres
 
@@ -370,3 +372,27 @@ def test_a_server_process_that_is_frozen(
             assert store.conversation("s").count() == 1
         finally:
             os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_pooler_that_has_no_server_left(
+    mode: str, bouncer: PgBouncer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new connection's first statement is not waited for without end either."""
+    monkeypatch.setattr(client, "_GRACE", 0.0)
+    url = f"{bouncer.url}?prefix={prefix}&timeout=0.3&retry_for=0"
+
+    async def awaited() -> None:
+        async with Store(PostgresBackend.from_url(url)) as store:
+            with pytest.raises(UnavailableError, match="no answer"):
+                await store.conversation("s").acount()
+
+    with ExitStack() as taken:
+        for _ in range(bouncer.pool_size):
+            taken.enter_context(psycopg.connect(bouncer.url)).execute("SELECT 1")
+        if mode == "async":
+            asyncio.run(awaited())
+            return
+        with Store(PostgresBackend.from_url(url)) as store:
+            with pytest.raises(UnavailableError, match="no answer"):
+                store.conversation("s").count()

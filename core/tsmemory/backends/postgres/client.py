@@ -61,6 +61,11 @@ class Settings(NamedTuple):
     prepare: bool | None
     """Whether statements are prepared; None: where that is safe."""
 
+    @property
+    def patience(self) -> float | None:
+        """Seconds without a word from the server, after which the client closes (step 5)."""
+        return None if self.timeout is None else self.timeout + _GRACE
+
     def lasting(self) -> dict[str, str]:
         """Settings that are the same for every statement."""
         if self.timeout is None:
@@ -90,7 +95,6 @@ class Settings(NamedTuple):
 
     def apply(self, connection: Any, probed: Any) -> None:
         """Take the answer to `probe`."""
-        connection.patience = None if self.timeout is None else self.timeout + _GRACE
         connection.behind_pooler = probed.pgresult.get_value(0, 0) is None
         prepare = not connection.behind_pooler if self.prepare is None else self.prepare
         connection.prepare_threshold = 2 if prepare else None
@@ -101,7 +105,7 @@ class _Ours:
 
     behind_pooler = False
     patience: float | None = None
-    """Seconds without a word from the server, after which the connection is closed."""
+    """As `Settings.patience`."""
 
     def patient(self, exchange: Any) -> Any:
         """An exchange of psycopg's, as a generator of what it waits for (step 5)."""
@@ -198,6 +202,7 @@ class Client:
 
         def connect() -> Any:
             connection = _Connection.connect(conninfo, autocommit=True, prepare_threshold=None)
+            connection.patience = settings.patience
             try:
                 query, values = settings.probe(connection)
                 settings.apply(connection, connection.execute(query, values))  # pyright: ignore[reportArgumentType]  # `probe` builds it of our own names
@@ -283,6 +288,7 @@ class AsyncClient:
             connection = await _AsyncConnection.connect(
                 conninfo, autocommit=True, prepare_threshold=None
             )
+            connection.patience = settings.patience
             try:
                 query, values = settings.probe(connection)
                 settings.apply(connection, await connection.execute(query, values))  # pyright: ignore[reportArgumentType]  # `probe` builds it of our own names

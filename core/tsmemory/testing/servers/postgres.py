@@ -225,6 +225,7 @@ class PgBouncer(_Process):
             raise RuntimeError("no pgbouncer; apt-get install pgbouncer")
         super().__init__("pgbouncer")
         self._binary = binary
+        self.pool_size = pool_size
         users = self.directory / "users.txt"
         users.write_text('"postgres" ""\n"app" ""\n')
         self._config = self.directory / "pgbouncer.ini"

@@ -205,7 +205,8 @@ def _items(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def _pop(chat: Conversation) -> Steps[Any]:
-    for _ in range(_ATTEMPTS):
+    attempts = 0
+    while attempts < _ATTEMPTS:
         page = yield from chat.steps.list_messages(order="desc", limit=1)
         if not page.items:
             return None
@@ -221,7 +222,9 @@ def _pop(chat: Conversation) -> Steps[Any]:
             return change if unchanged else None  # noqa: B023
 
         outcome = yield from chat.steps.backend.rewrite(chat.steps.key, decide, [newest.message_id])
-        if items and (outcome.deleted or outcome.stored):
+        if not (outcome.deleted or outcome.stored):
+            attempts += 1
+        elif items:  # a message of others may say nothing: the next one then
             return items[-1]
     raise ConflictError(
         f"session {chat.session_id!r}: other writers changed its end at {_ATTEMPTS} attempts"

@@ -19,7 +19,7 @@ from tsmemory.content import block_text
 from tsmemory.errors import InvalidInputError
 from tsmemory.model import Block, Message, ToolCall
 
-__all__ = ["data_url", "from_openai", "source_of", "to_openai"]
+__all__ = ["arguments_text", "data_url", "from_openai", "source_of", "to_openai"]
 
 _KNOWN = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
 _ABSENT = False  # stands for a content that is not even null
@@ -137,10 +137,15 @@ def _arguments(text: str) -> dict[str, Any] | str:
 
 
 def _raw_call(call: ToolCall) -> dict[str, Any]:
-    text = call.arguments
-    if not isinstance(text, str):
-        text = json.dumps(text)
+    text = arguments_text(call)
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": text}}
+
+
+def arguments_text(call: ToolCall) -> str:
+    """A call's arguments as OpenAI's APIs have them: JSON. What a message may hold and JSON cannot,
+    as a date or bytes, is the text that Python shows."""
+    arguments = call.arguments
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, default=str)
 
 
 def _restored(call: ToolCall, raw_calls: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from typing import Any
 
@@ -204,10 +205,35 @@ def test_what_others_wrote() -> None:
     ]
 
 
+def test_odd_blocks_of_others_are_given_and_stay_as_they_are() -> None:
+    call = {"type": "web_search_call", "role": "assistant", "content": "x"}
+    blocks: list[Any] = [
+        {"type": "non_standard", "value": call},
+        {"type": "text", "text": "a"},
+        {"type": "text", "text": "b", "id": "msg_1", "annotations": ["c", {"url": "u"}]},
+    ]
+    found, plain, message = to_items(Message.assistant(blocks))
+    assert found == {"type": "web_search_call", "role": "assistant", "content": "x"}
+    assert plain == {"role": "assistant", "content": "a"}
+    assert message["content"][0]["annotations"] == [{"url": "u", "type": "url_citation"}]
+    odd = [{"role": "user", "content": [{"type": ["input_text"]}]}]
+    assert to_items(from_items(odd)[0]) == odd
+
+
+def test_arguments_that_json_lacks() -> None:
+    message = Message.assistant("", tool_calls=[ToolCall("c", "f", {"on": dt.date(2026, 1, 2)})])
+    assert to_items(message)[0]["arguments"] == '{"on": "2026-01-02"}'
+    (call,) = to_openai(message)["tool_calls"]
+    assert call["function"]["arguments"] == '{"on": "2026-01-02"}'
+
+
 @pytest.mark.parametrize(
     "odd",
     [5, None, "text", {"type": 5}, {"type": "message"}, {"role": "user", "content": 5},
-     {"role": "user", "content": [5]}, {"type": "function_call", "call_id": "c"}],
+     {"role": "user", "content": [5]}, {"type": "function_call", "call_id": "c"},
+     {"type": "reasoning", "summary": 5},
+     {"type": "function_call", "name": "f", "arguments": {(1, 2): 3}},
+     {"type": "function_call_output", "call_id": "c", "output": [{(1, 2): 3}]}],
     ids=str,
 )  # fmt: skip
 def test_no_items(odd: Any) -> None:

@@ -156,6 +156,3 @@ def _is_whole(items: Sequence[Item], message: Message) -> bool:
     except InvalidInputError:
         return False
     return (said.content, said.tool_calls) == (message.content, message.tool_calls)
-
-
-# -- item → neutral ----------------------------------------------------------------------------

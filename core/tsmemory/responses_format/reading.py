@@ -82,7 +82,10 @@ def _thoughts(raw: Mapping[str, Any]) -> list[Block]:
         block["id"] = raw["id"]
     extras = {k: v for k, v in raw.items() if k not in ("type", "id", "summary", "content")}
     first = {**block, "extras": extras} if extras else block
-    parts = [p for p in raw.get("summary") or raw.get("content") or () if isinstance(p, Mapping)]
+    parts = raw.get("summary") or raw.get("content") or []
+    if not isinstance(parts, list):
+        raise InvalidInputError(f"a reasoning's summary is a list of parts, not {parts!r:.80}")
+    parts = [part for part in parts if isinstance(part, Mapping)]
     texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
     if not texts:
         return [first]
@@ -92,6 +95,7 @@ def _thoughts(raw: Mapping[str, Any]) -> list[Block]:
 
 def _arguments(value: Any) -> dict[str, Any] | str:
     if isinstance(value, dict):
+        _json(value)
         return value
     try:
         parsed = json.loads(value)
@@ -124,12 +128,20 @@ def _foreign_block(part: Mapping[str, Any]) -> Block:
 def _output_block(part: Mapping[str, Any]) -> Block:
     """What a tool gave that is neither text nor a medium, as the text that a model can read."""
     streams = [part[name] for name in ("stdout", "stderr") if isinstance(part.get(name), str)]
-    text = "".join(streams) if streams else json.dumps(part, ensure_ascii=False, default=str)
-    return {"type": "text", "text": text}
+    return {"type": "text", "text": "".join(streams) if streams else _json(part)}
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError) as error:  # a key, a circle, the depth
+        raise InvalidInputError(f"not JSON: {error}") from error
 
 
 def _block(part: Mapping[str, Any]) -> Block | None:
     kind = part.get("type")
+    if not isinstance(kind, str):
+        return None
     if kind in _TEXTS and isinstance(part.get("text"), str):
         return _text_block(part)
     if kind == "refusal" and isinstance(part.get("refusal"), str):
@@ -168,6 +180,3 @@ def _medium(part: Mapping[str, Any], *names: str) -> dict[str, Any]:
     if isinstance(part.get("file_id"), str):
         return {"file_id": part["file_id"]}
     return next((source_of(part[name]) for name in names if isinstance(part.get(name), str)), {})
-
-
-# -- neutral → item ----------------------------------------------------------------------------

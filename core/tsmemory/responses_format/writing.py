@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from tsmemory.content import Block, block_text
 from tsmemory.model import Message, ToolCall
-from tsmemory.openai_format import data_url
+from tsmemory.openai_format import arguments_text, data_url
 from tsmemory.responses_format.reading import Item
 
 __all__ = ["write"]
@@ -58,9 +57,7 @@ def _is_item(block: Block) -> bool:
 
 
 def _write_call(call: ToolCall) -> Item:
-    text = call.arguments
-    if not isinstance(text, str):
-        text = json.dumps(text)
+    text = arguments_text(call)
     return {"type": "function_call", "call_id": call.id or "", "name": call.name, "arguments": text}
 
 
@@ -86,7 +83,7 @@ def _add_text(items: list[Item], block: Block) -> None:
     last = items[-1] if items else {}
     own_id = block.get("id")
     if not (isinstance(own_id, str) and own_id.startswith("msg_")):
-        if last.get("role") == "assistant" and isinstance(last["content"], str):
+        if last.get("role") == "assistant" and "type" not in last:  # made here, of a text
             last["content"] += text
         else:
             items.append({"role": "assistant", "content": text})
@@ -98,7 +95,9 @@ def _add_text(items: list[Item], block: Block) -> None:
     if block.get("type") == "refusal":
         last["content"].append({"type": "refusal", "refusal": text})
         return
-    notes = [{**note, "type": "url_citation"} for note in block.get("annotations") or ()]
+    notes = block.get("annotations")
+    notes = [n for n in notes if isinstance(n, dict)] if isinstance(notes, list) else []
+    notes = [{**note, "type": "url_citation"} for note in notes]
     extras = block.get("extras")
     last["content"].append(
         {"type": "output_text", "text": text, "annotations": notes}

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 pytest.importorskip("agents", reason="pip install openai-agents")
@@ -169,6 +170,19 @@ def test_the_newest_item_is_popped_out_of_a_message(store: Store) -> None:
             assert await session.get_items() == TURN[:left]
             stored = list(store.conversation("s").iter_messages())
             assert [m.create_time for m in stored] == before[: len(stored)]
+        assert await session.pop_item() == TURN[0]
+        assert await session.pop_item() is None
+
+    do(main, store)
+
+
+def test_the_newest_item_before_messages_that_say_nothing(store: Store) -> None:
+    async def main(session: TSMemorySession) -> None:
+        await session.add_items(TURN[:1])  # type: ignore[arg-type]
+        silent = Message.assistant([{"type": "reasoning", "reasoning": "hm"}])
+        await session.conversation.aappend(
+            [msgspec.structs.replace(silent, message_id=f"m{i}") for i in range(11)]
+        )
         assert await session.pop_item() == TURN[0]
         assert await session.pop_item() is None
 

@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -275,3 +276,14 @@ def test_more_threads_than_connections(valkey: RedisServer, prefix: str) -> None
             for thread in threads:
                 thread.join()
             assert store.stats().sessions == 8
+
+
+def test_a_cluster_s_limit_is_of_each_node(cluster: RedisCluster, prefix: str) -> None:
+    """Of all nodes together, exchanges would wait for each other: each needs several nodes."""
+    url = f"{cluster.url}?max_connections=1&prefix={prefix}&retry_for=0"
+    backend = RedisBackend.from_url(url)
+    with Store(backend) as store, ThreadPoolExecutor(8) as threads:
+        chats = [store.conversation(str(i)) for i in range(40)]
+        list(threads.map(lambda chat: chat.append(Message.user("a")), chats))
+        assert store.stats().sessions == 40
+        assert {len(wires) for wires in backend._client()._open.values()} == {1}

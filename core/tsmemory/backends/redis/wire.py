@@ -27,6 +27,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -64,9 +65,8 @@ class Wires(ABC):
         self._stale = False
         self._loaded: set[tuple[str, str]] = set()  # nodes, and scripts that they have
         self._aside = ask_aside
-        pool = getattr(client, "connection_pool", None)
-        limit = getattr(pool, "max_connections", None) or _DEFAULT_LIMIT
-        self._limit = min(limit, _LARGEST_LIMIT)
+        limit = _connection_limit(client) or _DEFAULT_LIMIT
+        self._limit = min(limit, _LARGEST_LIMIT)  # of each node
 
     def _route(self, calls: Sequence[Call]) -> list[Group]:
         if not self._is_cluster:
@@ -98,21 +98,23 @@ class Wires(ABC):
             return None
 
     def _pack(self, group: Group) -> bytes:
-        """The commands of a group (2)."""
+        """The commands of a group (2); a script is in the first of those that need it."""
         packed = []
+        sent = set()
         for _, call in group.calls:
-            script = call.script
-            whole = script is not None and (group.node, script.sha) not in self._loaded
-            packed.append(call.pack(whole=whole))
+            sha = None if call.script is None else call.script.sha
+            has_it = sha is None or sha in sent or (group.node, sha) in self._loaded
+            packed.append(call.pack(whole=not has_it))
+            sent.add(sha)
         return b"".join(packed)
 
     def _answer(self, node: str, call: Call, reply: Any) -> Any:
         """What a reply holds for a call; remembers which scripts the node has."""
         if call.script is not None:
-            if isinstance(reply, driver.NoScriptError):
-                self._loaded.discard((node, call.script.sha))
-            else:
+            if not isinstance(reply, Exception):
                 self._loaded.add((node, call.script.sha))
+            elif isinstance(reply, driver.NoScriptError):
+                self._loaded.discard((node, call.script.sha))
         return call.answer(reply)
 
     def _beside(self, calls: Sequence[Call]) -> Sequence[Call]:
@@ -152,6 +154,17 @@ class Wires(ABC):
                 _log.warning("a foreign reply was read: its connection is closed")
 
 
+def _connection_limit(client: Any) -> int | None:
+    """``max_connections``, which in a Cluster is of each node, as in redis-py."""
+    if is_cluster(client):
+        options = getattr(client, "connection_kwargs", None)  # of the async one
+        options = client.nodes_manager.connection_kwargs if options is None else options
+        limit = options.get("max_connections")
+    else:
+        limit = getattr(client.connection_pool, "max_connections", None)
+    return None if limit is None else int(limit)
+
+
 def redirects(reply: Any) -> bool:
     return isinstance(reply, driver.AskError) and not isinstance(reply, driver.MovedError)
 
@@ -167,7 +180,7 @@ class Wire(Wires):
         super().__init__(client, owns=owns, ask_aside=ask_aside)
         self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._open: WeakSet[Any] = WeakSet()
+        self._open: dict[str, WeakSet[Any]] = defaultdict(WeakSet)  # by node
 
     def ask(self, calls: Sequence[Call]) -> list[Any]:
         """A reply for each call.
@@ -177,7 +190,7 @@ class Wire(Wires):
         """
         if self._pid != os.getpid():  # a fork's connections are its parent's
             self._pid, self._lock = os.getpid(), threading.RLock()
-            self._idle, self._open = defaultdict(deque), WeakSet()
+            self._idle, self._open = defaultdict(deque), defaultdict(WeakSet)
         try:
             if self._stale:
                 self._refresh()
@@ -201,23 +214,26 @@ class Wire(Wires):
 
     def _exchange(self, groups: list[Group], count: int) -> list[Any]:
         replies: list[Any] = [None] * count
-        connections: list[tuple[str, Any]] = []
+        connections: dict[str, Any] = {}
         try:
-            for group in groups:  # 1
-                connections.append((group.node, self._take(group)))
-                connections[-1][1].connect()  # where it is not yet: a Sentinel is asked only here
-            for group, (_, connection) in zip(groups, connections, strict=True):  # 2
-                connection.send_packed_command([self._pack(group)])
-            for group, (_, connection) in zip(groups, connections, strict=True):
+            # In one order for all: no two exchanges wait for a connection that the other has.
+            for group in sorted(groups, key=attrgetter("node")):  # 1
+                connections[group.node] = self._take(group)
+                # Where it is not connected yet: a Sentinel is asked only here.
+                connections[group.node].connect()
+            for group in groups:  # 2
+                connections[group.node].send_packed_command([self._pack(group)])
+            for group in groups:
                 for i, call in group.calls:
-                    replies[i] = self._answer(group.node, call, _read(connection))  # 4
+                    reply = _read(connections[group.node])
+                    replies[i] = self._answer(group.node, call, reply)  # 4
         except BaseException:  # 3
-            for _, connection in connections:
-                self._open.discard(connection)
+            for node, connection in connections.items():
+                self._open[node].discard(connection)
                 connection.disconnect()
             raise
         now = time.monotonic()
-        for node, connection in connections:
+        for node, connection in connections.items():
             self._idle[node].append((connection, now))
         return replies
 
@@ -231,9 +247,9 @@ class Wire(Wires):
                     connection.disconnect()
                 return connection
             with releasing(self._lock), self._lock:
-                if len(self._open) < self._limit:
+                if len(self._open[group.node]) < self._limit:
                     connection = group.open()
-                    self._open.add(connection)
+                    self._open[group.node].add(connection)
                     return connection
             # Every connection is in use: wait for one, as long as for the server itself.
             deadline = deadline or time.monotonic() + 5.0

@@ -22,32 +22,48 @@ PARTIAL = {RECORD: {"partial": True}}
 
 
 class Heard(BaseCallbackHandler):
-    """Collects the chunks of the model that streamed last."""
+    """Collects the chunks of the model that streamed last.
+
+    What a model has said to the end is no answer once another model or a retriever begins: it was
+    a question put in other words, or a plan.
+    """
 
     run_inline = True  # in the model's own task: a thread would be told too late
 
     def __init__(self) -> None:
-        self._run: uuid.UUID | None = None
-        self._chunks: list[AIMessageChunk] = []
+        self._chunks: dict[uuid.UUID, list[AIMessageChunk]] = {}
+        self._last: uuid.UUID | None = None
+        self._whole: set[uuid.UUID] = set()
 
     def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing; LangChain would make one text of the messages for a handler without it."""
+        """Forget what was said to the end before."""
+        for run_id in tuple(self._whole):
+            self._chunks.pop(run_id, None)
+        self._whole.clear()
+
+    def on_retriever_start(self, *args: Any, **kwargs: Any) -> None:
+        """Same as `on_chat_model_start`."""
+        self.on_chat_model_start()
 
     def on_llm_new_token(
         self, token: Any, *, chunk: Any = None, run_id: uuid.UUID, **kwargs: Any
     ) -> None:
         """Keep a chunk of an answer."""
         if isinstance(chunk, ChatGenerationChunk) and isinstance(chunk.message, AIMessageChunk):
-            if run_id != self._run:
-                self._run, self._chunks = run_id, []
-            self._chunks.append(chunk.message)
+            self._chunks.setdefault(run_id, []).append(chunk.message)
+            self._last = run_id
+
+    def on_llm_end(self, response: Any, *, run_id: uuid.UUID, **kwargs: Any) -> None:
+        """Note that an answer is whole."""
+        self._whole.add(run_id)
 
     def answer(self) -> AIMessage | None:
         """What was said, as a message: its text. None where there is none."""
-        text = "".join(str(chunk.text) for chunk in self._chunks)
+        chunks = self._chunks.get(self._last, []) if self._last is not None else []
+        text = "".join(str(chunk.text) for chunk in chunks)
         if not text.strip():
             return None
-        name = next((chunk.id for chunk in self._chunks if chunk.id), None)
+        name = next((chunk.id for chunk in chunks if chunk.id), None)
         return AIMessage(text, id=name or str(uuid.uuid4()))
 
 

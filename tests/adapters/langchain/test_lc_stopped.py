@@ -13,7 +13,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.history import RunnableWithMessageHistory
 
 from langchain_tsmemory import history_factory
@@ -258,6 +259,44 @@ def test_an_answer_that_fails_before_a_word_stores_nothing(store: Store, build: 
         with pytest.raises(ConnectionError):
             run(build(speaker, store), how, question(build))
     assert stored(store) == []
+
+
+def _in_other_words(value: Any, config: RunnableConfig) -> Any:
+    return [HumanMessage("".join(chunk.text for chunk in Speaker().stream(value, config)))]
+
+
+@pytest.mark.parametrize("stop", WHOLE)
+def test_what_a_model_said_before_the_one_that_answers_is_no_answer(
+    store: Store, stop: Any
+) -> None:
+    speaker = Speaker()
+    runnable = with_history(RunnableLambda(_in_other_words) | speaker, history_factory(store))
+    stop(runnable, speaker, question(model))
+    assert stored(store) == [("user", "When?", False)]
+
+
+def test_what_a_model_said_before_a_retriever_that_fails_is_no_answer(store: Store) -> None:
+    class Retriever(BaseRetriever):
+        def _get_relevant_documents(self, query: str, **_: Any) -> Any:
+            raise ConnectionError
+
+    steps = RunnableLambda(_in_other_words) | RunnableLambda(str) | Retriever()
+    with pytest.raises(ConnectionError):
+        run(with_history(steps, history_factory(store)), "invoke", question(model))
+    assert stored(store) == []
+
+
+def test_of_two_models_at_once_the_one_heard_last_is_kept_whole(store: Store) -> None:
+    def both(value: Any, config: RunnableConfig) -> Any:
+        streams = [Speaker().stream(value, config) for _ in range(2)]
+        for _ in range(3):
+            for stream in streams:
+                next(stream)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(with_history(RunnableLambda(both), history_factory(store)), "invoke", question(model))
+    assert stored(store) == [("user", "When?", False), ("assistant", SAID, True)]
 
 
 @pytest.mark.parametrize("how", ["batch", "abatch"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -561,6 +562,17 @@ def test_bad_arguments() -> None:
     for timeout in (-1, float("nan"), float("inf")):
         with pytest.raises(TSMemoryError):
             JSONLBackend("x", timeout=timeout)
+
+
+def test_open_files_are_few_at_any_number_of_sessions(directory: Path) -> None:
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("no /proc")
+    before = len(os.listdir("/proc/self/fd"))
+    with open_store(url(directory)) as store:
+        for i in range(300):
+            store.conversation(str(i)).append(Message.user("x"))
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) - before < 150  # macOS allows 256 in all
 
 
 def test_no_lock_and_no_file_stays_open_after_close(directory: Path) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from typing import TypeVar
+from weakref import WeakSet
 
 from tsmemory.backends.jsonl.layout import temporary
 from tsmemory.engine.locks import releasing
@@ -32,6 +33,8 @@ T = TypeVar("T")
 
 _logger = get_logger("jsonl")
 _STRIPES = 256
+_MAX_LOCKS = 24
+"""Session locks kept, two open files each: a process on macOS may have 256 open files at first."""
 _POLL = 0.001  # seconds between attempts at a lock that another process holds
 _SLOW_WAIT = 1.0  # seconds of waiting for a lock after which it is logged
 
@@ -333,12 +336,17 @@ def _stripe_of(path: str) -> str:
 
 
 class Locks:
-    """The locks of a store: a session's is one of 256, by its path."""
+    """The locks of a store: a session's is one of 256, by its path.
+
+    Those made last are kept. One that was let go of and is still in use closes its files when it is
+    out of use; until then it shuts out another of the same name by its file's lock.
+    """
 
     def __init__(self, directory: str, timeout: float) -> None:
         self._directory = directory
         self._timeout = timeout
         self._locks: dict[str, WriterLock] = {}
+        self._every: WeakSet[WriterLock] = WeakSet()  # and those that were let go of
         self._guard = threading.RLock()
 
     def of_session(self, path: str) -> WriterLock:
@@ -354,13 +362,18 @@ class Locks:
         lock = self._locks.get(name)
         if lock is None:
             with releasing(self._guard), self._guard:
-                path = f"{self._directory}{os.sep}{name}.lock"
-                lock = self._locks.setdefault(name, WriterLock(path, self._timeout))
+                lock = self._locks.get(name)
+                if lock is None:
+                    if len(self._locks) >= _MAX_LOCKS:
+                        del self._locks[next(iter(self._locks))]
+                    path = f"{self._directory}{os.sep}{name}.lock"
+                    lock = self._locks[name] = WriterLock(path, self._timeout)
+                    self._every.add(lock)
         return lock
 
     def forget(self) -> None:
         """Close the lock files without unlocking them (see `WriterLock.forget`)."""
-        for lock in list(self._locks.values()):
+        for lock in list(self._every):
             lock.forget()
 
 

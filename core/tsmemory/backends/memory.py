@@ -341,8 +341,8 @@ class MemoryBackend(LocalBackend):
     @immediate
     def purge_expired(self) -> Erased:
         with releasing(self._lock), self._lock:
-            now = self.clock()
-            return self._drop([key for key, s in self._all() if is_expired(s.head.session, now)])
+            now, sessions = self.clock(), self._all()
+            return self._drop([key for key, s in sessions if is_expired(s.head.session, now)])
 
     def _all(self) -> list[tuple[Key, _Session]]:
         for session in self._sessions.values():

@@ -90,12 +90,16 @@ class Catalogue:
 
     def close(self) -> None:
         """Close the files. They are opened again when needed."""
-        for name in ("_read_fd", "_write_fd"):
-            fd = getattr(self, name)
-            setattr(self, name, -1)
-            if fd >= 0:
-                with suppress(OSError):
-                    os.close(fd)
+        self._close("_read_fd")
+        self._close("_write_fd")
+
+    def _close(self, name: str) -> None:
+        """Forgotten first: a number that an interrupt left here would soon be another file's."""
+        fd = getattr(self, name)
+        setattr(self, name, -1)
+        if fd >= 0:
+            with suppress(OSError):
+                os.close(fd)
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -121,8 +125,7 @@ class Catalogue:
                 status = os.fstat(self._write_fd)
                 if status.st_nlink:
                     return status.st_size > self._rewrite_at
-                os.close(self._write_fd)
-                self._write_fd = -1
+                self._close("_write_fd")
 
     def rewrite(self, erased: Callable[[Key], bool] | None = None) -> None:
         """Step 4, without the sessions that `erased` names."""
@@ -212,17 +215,16 @@ class Catalogue:
                 self._scanned = now
 
     def _begin_anew(self) -> None:
-        if self._read_fd >= 0:
-            os.close(self._read_fd)
-        self._read_fd, self._read_end, self._scanned = -1, 0, None
+        self._close("_read_fd")
+        self._scanned = None
         self._order, self._sizes, self._irregular = SessionOrder(), {}, {}
 
     def _catch_up(self) -> None:
         """Step 2."""
         if self._read_fd >= 0 and not os.fstat(self._read_fd).st_nlink:
-            os.close(self._read_fd)  # rewritten or erased: its lines are known, the scan stays
-            self._read_fd, self._read_end = -1, 0
+            self._close("_read_fd")  # rewritten or erased: its lines are known, the scan stays
         if self._read_fd < 0:
+            self._read_end = 0
             try:
                 self._read_fd = os.open(self._path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
             except (FileNotFoundError, NotADirectoryError):

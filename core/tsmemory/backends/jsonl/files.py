@@ -56,9 +56,9 @@ class File:
     """
 
     counted = 0
+    _fd = -1  # here, for an interrupt may come before `__init__`
 
     def __init__(self, path: str, *, write: bool = False) -> None:
-        self._fd = -1
         self.writable = True
         try:
             self._fd = os.open(path, os.O_RDWR | _FLAGS)

@@ -117,7 +117,7 @@ def test_a_long_transcript_is_paged(url: str, tmp_path: Path) -> None:
         cwd=tmp_path,
         env={**os.environ, "PAGER": str(pager), "TERM": "dumb"},
     ) as process:
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
     os.close(ours)
     os.close(theirs)
     assert (process.returncode, err) == (0, b"")

@@ -111,7 +111,7 @@ def test_erasing_asks_a_person(url: str) -> None:
             command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
             os.write(ours, f"{answer}\n".encode())
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=120)
         os.close(ours)
         os.close(theirs)
         assert process.returncode == code
@@ -129,7 +129,7 @@ def test_local_tablestore(tmp_path: Path) -> None:
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
     assert told["endpoint"].startswith("http://127.0.0.1:")
 
 
@@ -151,7 +151,7 @@ def test_an_interrupt_is_quiet(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert err.strip() == (
         "tsmemory: interrupted; what was written stays, and running it again goes on"

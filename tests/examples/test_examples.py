@@ -108,7 +108,7 @@ def test_a_migration_that_is_run_again(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_a_page_with_two_conversations() -> None:
     testing = pytest.importorskip("streamlit.testing.v1", reason="Streamlit is not installed")
-    page = testing.AppTest.from_file(str(EXAMPLES / "streamlit_chat.py"), default_timeout=60).run()
+    page = testing.AppTest.from_file(str(EXAMPLES / "streamlit_chat.py"), default_timeout=120).run()
     page.chat_input[0].set_value("My name is Ada.").run()
     assert not page.exception
     assert [m.markdown[0].value for m in page.chat_message] == [

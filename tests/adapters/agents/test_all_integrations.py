@@ -258,7 +258,7 @@ def test_of_two_exclusive_agents_one_is_told(store: Store) -> None:
     meet = threading.Barrier(2)
 
     def script(messages: list[Any]) -> AIMessage:
-        meet.wait(10)  # both have been shown the conversation before either has answered
+        meet.wait(120)  # both have been shown the conversation before either has answered
         return AIMessage("yes")
 
     made = agent(store, ScriptedModel(script=script), exclusive=True)

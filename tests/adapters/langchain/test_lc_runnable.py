@@ -264,7 +264,7 @@ def test_two_threads_at_once(
 
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(one), pool.submit(two)]:
-            done.result(30)
+            done.result(120)
     found = said(memory)
     assert found[: len(before)] == before
     assert inputs(found[len(before) :]) == (["yes", "yes"] if same else ["two", "one"])

@@ -208,4 +208,4 @@ def test_the_server_as_a_program() -> None:
             store.setup()
             assert store.stats().sessions == 0
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0

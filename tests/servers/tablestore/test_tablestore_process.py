@@ -73,14 +73,14 @@ def test_the_command_line(number: signal.Signals) -> None:
         endpoint = json.loads(line)["endpoint"]
     assert OTSClient(endpoint, "id", "secret", "mine").list_table() == ()
     process.send_signal(number)
-    out, errors = process.communicate(timeout=10)
+    out, errors = process.communicate(timeout=120)
     assert (process.returncode, out, errors) == (0, "", "")
 
 
 def test_a_taken_port_is_reported() -> None:
     with LocalTablestore() as server:
         process = run("--port", server.endpoint.rpartition(":")[2])
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=120)
         assert process.returncode == 1
         assert errors.startswith("cannot start: ")
 
@@ -111,7 +111,7 @@ def test_the_process_ends_with_its_parent() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=120,
     )
     assert done.returncode == 9
     # The run's stderr was the server's too, so it has ended when `run` returns.

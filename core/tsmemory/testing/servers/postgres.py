@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PgBouncer", "PostgresServer", "find_pgbouncer", "find_postgres"]
 
-_PATIENCE = 30.0  # seconds for a server to start
+_PATIENCE = 120.0  # seconds for a server to start
 
 
 def find_postgres(version: int | None = None) -> Path | None:

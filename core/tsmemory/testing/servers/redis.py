@@ -42,7 +42,7 @@ __all__ = [
     "find_server",
 ]
 
-_PATIENCE = 20.0  # seconds for a server to answer, a Cluster to form, a failover to end
+_PATIENCE = 120.0  # seconds for a server to answer, a Cluster to form, a failover to end
 
 
 def find_server(name: str) -> str | None:

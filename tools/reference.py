@@ -6,13 +6,16 @@ prints the names of the pages.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
+import itertools
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 __all__ = ["REPOSITORY", "index", "pages"]
 
@@ -24,9 +27,12 @@ MODULES = {
     "langchain_tsmemory": "LangChain",
     "llamaindex_tsmemory": "LlamaIndex",
     "openai_agents_tsmemory": "OpenAI Agents SDK",
+    "tsmemory.responses_format": "Items of the Responses API",
     "tsmemory.transfer": "Moving conversations",
     "tsmemory.engine": "For authors of backends",
     "tsmemory.testing": "Testing backends",
+    "tsmemory.adapters": "For authors of adapters",
+    "tsmemory.mapping": "For authors of mappings",
     "tsmemory.otel": "Telemetry",
 }
 BACKENDS = {
@@ -156,12 +162,22 @@ def _attribute_doc(owner: type | ModuleType, name: str) -> str:
         source = inspect.getsource(owner)
     except (OSError, TypeError):
         return ""
-    found = re.search(
-        rf'^ *{re.escape(name)}\s*(?::[^=\n]*)?(?:=.*)?\n *"""(.*?)"""',
-        source,
-        re.MULTILINE | re.DOTALL,
-    )
-    return inspect.cleandoc(found[1]).replace("``", "`") if found else ""
+    body = ast.parse(textwrap.dedent(source)).body
+    if isinstance(body[0], ast.ClassDef) and isinstance(owner, type):
+        body = body[0].body
+    for statement, below in itertools.pairwise(body):
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        if isinstance(statement, ast.AnnAssign):
+            targets = [statement.target]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            text = ast.literal_eval(below.value) if _is_text(below) else ""
+            return inspect.cleandoc(text).replace("``", "`")
+    return ""
+
+
+def _is_text(statement: ast.stmt) -> TypeGuard[ast.Expr]:
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 def _methods(kind: type) -> Iterator[str]:

@@ -129,6 +129,15 @@ def test_each_error_of_troubleshooting_is_raised_somewhere() -> None:
         assert error in source, error
 
 
+def test_the_reference_says_of_each_name_what_stands_below_it() -> None:
+    pages = reference.pages()
+    fields = pages["reference/tsmemory.md"]
+    assert "| `message_id` | Unique in its session; 1 to 255 bytes of UTF-8. |" in fields
+    assert "| `name` |  |" in fields
+    assert "The content of a message" in pages["reference/tsmemory.blocks.md"]
+    assert "Stands for a value that cannot be kept." in pages["reference/tsmemory.mapping.md"]
+
+
 def test_the_site_has_every_page_and_builds() -> None:
     site = pytest.importorskip("mkdocs.config", reason="mkdocs is not installed")
     from mkdocs.commands.build import build

@@ -67,6 +67,12 @@ def test_a_primary_and_its_standby() -> None:
             hidden = _look(primary.url.replace("postgres@", "app@"))["replica_lag"]
             assert hidden.ok
             assert "GRANT pg_monitor" in hidden.value
+            admin.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO app")
+            admin.execute("REVOKE pg_read_all_data FROM app")
+            admin.execute("REVOKE SELECT ON pg_stat_replication FROM PUBLIC")
+            hidden = _look(primary.url.replace("postgres@", "app@"))
+            assert hidden["replica_lag"].value.startswith("not told: ")
+            assert hidden["expired_sessions"].ok
 
             admin.execute("SELECT pg_create_physical_replication_slot('away', true)")
             slots = _look(primary.url)["unused_slots"]

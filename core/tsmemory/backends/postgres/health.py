@@ -10,6 +10,7 @@ from tsmemory.backends.postgres.layout import EXPIRED, Layout
 from tsmemory.engine.findings import expired_sessions
 from tsmemory.engine.records import Finding
 from tsmemory.engine.steps import Steps
+from tsmemory.errors import BackendError
 
 __all__ = ["check_server"]
 
@@ -70,13 +71,23 @@ def check_server(layout: Layout) -> Steps[list[Finding]]:
     """Version, durability, replication and expired sessions."""
     (((standby, *settings, expired),),) = yield fetch((layout.fill(_SERVER), None))
     findings = [*_settings(standby, *settings)]
+    try:
+        findings += yield from _replication(standby)
+    except BackendError as error:
+        # A service may keep these views to itself, or have no such functions.
+        findings.append(Finding("replica_lag", True, f"not told: {error}"))
+    return [*findings, expired_sessions(expired)]
+
+
+def _replication(standby: bool) -> Steps[list[Finding]]:
+    findings = []
     if standby:
         (((linked, paused, bytes_waiting, age),),) = yield fetch((_STANDBY, None))
         findings.append(_own_delay(linked, paused, bytes_waiting, age))
     standbys, slots = yield fetch((_STANDBYS, None), (_SLOTS, None))
     findings += _of_standbys([_Standby(*row) for row in standbys])
     findings += _of_slots(slots)
-    return [*findings, expired_sessions(expired)]
+    return findings
 
 
 def _settings(standby: bool, version: str, fsync: str, commit: str, pages: str) -> list[Finding]:

@@ -82,7 +82,7 @@ def draw() -> str:
     top, bottom = _TOP + 2 * _ROW - 5, _TOP + len(TRANSCRIPT) * _ROW - 1
     parts.append(_box(left - 5, top, wide + 10, bottom - top, "window"))
     parts.append(_arrow(left + wide + 5, (top + bottom) / 2, 612, (top + bottom) / 2))
-    for y, title, lines in (
+    for box_top, title, lines in (
         (_TOP - 2, "search", ("words, phrases, Chinese,", "in one user's sessions")),
         (
             (top + bottom) / 2 - 45,
@@ -95,11 +95,11 @@ def draw() -> str:
         ),
     ):
         height = 34 + 18 * len(lines)
-        parts.append(_box(620, y, 220, height, "box"))
+        parts.append(_box(620, box_top, 220, height, "box"))
         parts.append(
-            _text(632, y + 22, title, "windowtext strong" if title == "window" else "strong")
+            _text(632, box_top + 22, title, "windowtext strong" if title == "window" else "strong")
         )
-        parts += [_text(632, y + 42 + 18 * i, line, "small") for i, line in enumerate(lines)]
+        parts += [_text(632, box_top + 42 + 18 * i, line, "small") for i, line in enumerate(lines)]
     parts.append(_arrow(left + wide, _TOP + 26, 612, _TOP + 26))
     parts.append(
         _text(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import nbformat
 import pytest
 
 from notebooks.run import NOTEBOOKS, execute
+from tests.adapters._python import CONFIGURED_IN_ASYNCIO
 from tsmemory.testing.servers.postgres import find_postgres
 from tsmemory.testing.servers.redis import find_server
 
@@ -31,6 +33,8 @@ def shown(cell: nbformat.NotebookNode) -> list[str]:
 def test_a_notebook_runs(path: Path) -> None:
     if path.stem.startswith("6_") and not (find_server("valkey-server") and find_postgres()):
         pytest.skip("needs the servers of the development environment")
+    if path.stem.startswith("2_") and sys.version_info < (3, 11):
+        pytest.skip(CONFIGURED_IN_ASYNCIO.kwargs["reason"])
     if path.stem.startswith("8_") and not os.environ.get("TSMEMORY_SOAK"):
         pytest.skip("measures for many seconds; TSMEMORY_SOAK=1 and `make notebooks` run it")
     fresh = execute(path)

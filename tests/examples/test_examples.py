@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.adapters._python import CONFIGURED_IN_ASYNCIO
 from tsmemory import open_store
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -59,6 +60,7 @@ def test_an_agent_of_the_agents_sdk(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+@CONFIGURED_IN_ASYNCIO
 def test_an_agent_for_two_users(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("httpx")
     from fastapi.testclient import TestClient

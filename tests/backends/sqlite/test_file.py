@@ -187,6 +187,31 @@ def test_a_backup_copied_over_it_is_an_error(path: Path, store_and_backup: tuple
         chat.append(Message.user("x"))
 
 
+def test_a_size_that_another_thread_has_seen_grow_meanwhile(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This thread looked before the file grew, and compares after the other one did."""
+    with open_store(url(path)) as store:
+        chat = store.conversation("s")
+        chat.append(Message.user("x"))
+        real, looks = os.stat, 0
+
+        def stat_file(name: object, **options: object) -> os.stat_result:
+            nonlocal looks
+            status = real(name, **options)  # type: ignore[arg-type, call-overload]
+            if name != str(path):
+                return status
+            looks += 1
+            old = list(status)
+            old[stat.ST_SIZE] -= 4096 if looks == 1 else 0
+            return os.stat_result(old)
+
+        monkeypatch.setattr(os, "stat", stat_file)
+        chat.append(Message.user("y"))
+        assert looks > 1
+        assert chat.count() == 2
+
+
 def test_a_removed_wal_is_an_error(path: Path, store_and_backup: tuple) -> None:
     store, _ = store_and_backup
     path.with_name("chat.db-wal").unlink()

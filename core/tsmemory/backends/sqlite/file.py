@@ -119,8 +119,15 @@ class DatabaseFile:
             return identity
         if self.read_only or not in_use:
             return identity
-        self.shrunk = status.st_size < self._size
-        self._size = status.st_size
+        size = status.st_size
+        if size < self._size:
+            # Another thread may have seen it grow after this one looked: look again.
+            try:
+                size = os.stat(self.path).st_size
+            except FileNotFoundError:
+                raise self._changed("it was removed or moved") from None
+            self.shrunk = size < self._size
+        self._size = size
         try:
             wal = os.stat(self.wal_path).st_ino
         except FileNotFoundError:

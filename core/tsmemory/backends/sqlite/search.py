@@ -63,6 +63,10 @@ _ERASES_AT_ONCE = sqlite3.sqlite_version_info >= (3, 42)
 _SLICE = 500
 """Messages that are indexed in one transaction where a file gets its index."""
 _MERGE_PAGES = 500  # index pages, of 4 kB at most, that one step of a purge writes
+_MAX_STRUCTURE = 2_000
+"""Bytes of FTS5's structure record. Each merge of everything adds an empty level of two bytes, and
+before SQLite 3.42 nothing takes them away: with more than 2,000 levels, the index counts as corrupt
+and every write fails. Segments alone take a few hundred bytes."""
 _LOOKED_AT = 2_000
 """Rows of the index that one page of a search looks at; with rare roles or filters it may end
 before `SearchQuery.limit` is reached, and goes on in the next page."""
@@ -162,10 +166,20 @@ def needs_purge(db: sqlite3.Connection) -> bool:
 
 
 def purge(db: sqlite3.Connection) -> bool:
-    """Merge a bounded part of the index, which erases what was removed: whether there is more."""
+    """Merge a bounded part of the index, which erases what was removed: whether there is more.
+
+    Where its structure has grown too long, the index is made anew, a slice with each call; until it
+    is whole, searches read the messages.
+    """
+    ((structure,),) = db.execute("SELECT length(block) FROM search_data WHERE id = 10").fetchall()
+    if structure > _MAX_STRUCTURE:
+        db.execute("INSERT INTO search (search) VALUES ('delete-all')")
+        db.execute("UPDATE search_state SET pending = (SELECT coalesce(max(pk), 0) FROM messages)")
+    still_pending = backfill(db)
     before = db.total_changes
     db.execute("INSERT INTO search (search, rank) VALUES ('merge', ?)", (-_MERGE_PAGES,))
-    return db.total_changes - before >= 2  # https://sqlite.org/fts5.html, 6.8
+    merged = db.total_changes - before >= 2  # https://sqlite.org/fts5.html, 6.8
+    return merged or still_pending > 0
 
 
 # -- searching ---------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CREATE := $(PYTHON) -m venv $(VENV)
 endif
 
+# Where this is set, each of the suite's hundreds of processes would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYRIGHT = $(BIN)/pyright --pythonpath $(BIN)/python
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 

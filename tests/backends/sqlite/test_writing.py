@@ -193,23 +193,20 @@ def test_a_caller_alone_starts_no_thread(path: Path) -> None:
 
 
 def test_time_outs_do_not_add_up(path: Path, other: sqlite3.Connection) -> None:
-    with opened(path, timeout=0.2) as store:
-        store.setup()
-        other.execute("BEGIN IMMEDIATE")
-        waits: list[float] = []
+    async def main() -> None:
+        async with opened(path, timeout=0.2) as store:
+            await store.asetup()
+            statements = traced(store)
+            other.execute("BEGIN IMMEDIATE")
+            chat = store.conversation("s")
+            outcomes = await asyncio.gather(
+                *(chat.aappend(Message.user("x")) for _ in range(12)), return_exceptions=True
+            )
+            other.execute("ROLLBACK")
+            assert [type(outcome) for outcome in outcomes] == [TimeoutError] * 12
+            assert all("write lock" in str(outcome) for outcome in outcomes)
+            # A wait of 0.2 s has 25 to 50 attempts; one wait after another would have over 300.
+            assert 0 < statements.count("BEGIN IMMEDIATE") < 150
+            assert await chat.acount() == 0
 
-        def write() -> None:
-            begin = time.monotonic()
-            with pytest.raises(TimeoutError, match="write lock"):
-                store.conversation("s").append(Message.user("x"))
-            waits.append(time.monotonic() - begin)
-
-        threads = [threading.Thread(target=write) for _ in range(12)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        other.execute("ROLLBACK")
-        assert len(waits) == 12
-        assert max(waits) < 12 * 0.2  # one after the other would be that
-        assert store.conversation("s").count() == 0
+    asyncio.run(main())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -154,6 +156,30 @@ def test_a_cluster_is_one_round_trip(cluster: RedisCluster, prefix: str) -> None
             exchanges.clear()
             store.list_sessions(user_id="warm", limit=5)
             assert [len(calls) for calls in exchanges] == [SHARDS, 1]
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_client_of_a_cluster_begins_with_its_slots(
+    cluster: RedisCluster, prefix: str, mode: str
+) -> None:
+    """Once, and without COMMAND: a reply of 100 kB, of which parsing is most of the start."""
+
+    async def append() -> None:
+        async with Store(RedisBackend.from_url(cluster.url, prefix=prefix)) as store:
+            await store.conversation("s").aappend(Message.user("a"))
+
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.client()) for server in cluster.servers]
+        for client in clients:
+            client.config_resetstat()
+        if mode == "async":
+            asyncio.run(append())
+        else:
+            with Store(RedisBackend.from_url(cluster.url, prefix=prefix)) as store:
+                store.conversation("s").append(Message.user("a"))
+        stats = [client.info("commandstats") for client in clients]
+    assert not any("cmdstat_command" in stat for stat in stats)
+    assert sum(stat.get("cmdstat_cluster|slots", {"calls": 0})["calls"] for stat in stats) == 1
 
 
 @pytest.mark.parametrize("kind", ["one server", "cluster"])

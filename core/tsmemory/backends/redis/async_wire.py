@@ -31,6 +31,7 @@ class AsyncWire(Wires):
         self._permits = asyncio.Semaphore(self._limit)
         self._starting = asyncio.Lock()
         self._stale = self._is_cluster  # its nodes are not known yet
+        self._started = False
 
     async def ask(self, calls: Sequence[Call]) -> list[Any]:
         """Same as `Wire.ask`."""
@@ -121,8 +122,10 @@ class AsyncWire(Wires):
                 return
             await self.drop_idle()
             if self._is_cluster:
-                await self.client.initialize()
-                await self.client.nodes_manager.initialize()
+                await self.client.initialize()  # asks for the nodes where it is the first to
+                if self._started:
+                    await self.client.nodes_manager.initialize()
+                self._started = True
             self._stale = False
 
     async def nodes(self) -> list[Any]:

@@ -76,7 +76,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         options["max_connections"] = self.max_connections
         if self.is_cluster:
             nodes = [_sync.cluster.ClusterNode(host, port) for host, port in self.nodes]
-            return _sync.RedisCluster(startup_nodes=nodes, **options)
+            return _ClusterClient(startup_nodes=nodes, **options)
         if self.service is not None:
             sentinel = _sync.sentinel.Sentinel(self.nodes, sentinel_kwargs=self.sentinel)
             return sentinel.master_for(self.service, _sync.Redis, **options)
@@ -88,7 +88,9 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         options["max_connections"] = self.max_connections
         if self.is_cluster:
             nodes = [_async.cluster.ClusterNode(host, port) for host, port in self.nodes]
-            return _async.RedisCluster(startup_nodes=nodes, **options)
+            client = _async.RedisCluster(startup_nodes=nodes, **options)
+            client.commands_parser = _NoCommands()
+            return client
         if self.service is not None:
             sentinel = _async.sentinel.Sentinel(self.nodes, sentinel_kwargs=self.sentinel)
             return sentinel.master_for(self.service, _async.Redis, **options)
@@ -99,6 +101,22 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
             return {"unix_socket_path": self.socket}
         host, port = self.nodes[0]
         return {"host": host, "port": port, "ssl": self.is_secure}
+
+
+# A client of a Cluster begins with COMMAND, to learn where the keys of each command are, and spends
+# most of its start on parsing the reply. Our calls name their keys: these two do not ask.
+
+
+class _ClusterClient(_sync.RedisCluster):  # type: ignore[misc]  # its base is Any
+    def command(self, **_: Any) -> dict[str, Any]:
+        return {}
+
+
+class _NoCommands:
+    """In place of the async client's ``commands_parser``."""
+
+    async def initialize(self, node: Any) -> None:
+        pass
 
 
 def disconnect(client: Any) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
-
-from langchain_core.language_models import BaseLanguageModel
+from typing import TYPE_CHECKING, Any
 
 from langchain_tsmemory.mapping import from_neutral
 from tsmemory import InvalidInputError, Message
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseLanguageModel
 
 __all__ = ["model_token_counter"]
 
@@ -23,6 +24,9 @@ def model_token_counter(model: BaseLanguageModel[Any]) -> Callable[[Message], in
     Raises:
         InvalidInputError: not a LangChain model.
     """
+    # Its import takes longer than all else of this package; who has a model has paid for it.
+    from langchain_core.language_models import BaseLanguageModel
+
     if not isinstance(model, BaseLanguageModel):
         raise InvalidInputError(
             f"model_token_counter takes a LangChain model, not a {type(model).__name__}"

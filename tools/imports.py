@@ -63,7 +63,8 @@ def _imported(path: Path, known: Mapping[str, Path], types: bool) -> Iterator[st
     while nodes:
         node = nodes.pop()
         if types or not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)):
-            nodes.extend(ast.iter_child_nodes(node))
+            children = ast.iter_child_nodes(node)
+            nodes.extend(child for child in children if not isinstance(child, ast.expr))
         if isinstance(node, ast.Import):
             yield from (m for alias in node.names if (m := _module(alias.name, known)))
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:

@@ -9,24 +9,29 @@ import pytest
 
 from tools.imports import arrows, circles, modules, upward
 
-GRAPH = arrows(modules())
+Graph = dict[str, set[str]]
 _ENGINE_AND_RECORDS = (
     "tsmemory.__init__", "tsmemory.engine.", "tsmemory.errors", "tsmemory.filters",
     "tsmemory.model", "tsmemory.times", "tsmemory.values",
 )  # fmt: skip
 
 
-def test_there_is_no_circle() -> None:
-    assert circles(GRAPH) == []
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return arrows(modules())
+
+
+def test_there_is_no_circle(graph: Graph) -> None:
+    assert circles(graph) == []
 
 
 def test_no_import_points_up() -> None:
     assert upward(arrows(modules(), types=True)) == []
 
 
-def test_a_backend_imports_the_engine_and_its_own_package() -> None:
+def test_a_backend_imports_the_engine_and_its_own_package(graph: Graph) -> None:
     wrong = []
-    for name, targets in GRAPH.items():
+    for name, targets in graph.items():
         if not name.startswith("tsmemory.backends."):
             continue
         own = ".".join(name.split(".")[:3])
@@ -40,10 +45,12 @@ def test_a_backend_imports_the_engine_and_its_own_package() -> None:
 @pytest.mark.parametrize(
     "adapter", ["langchain_tsmemory", "llamaindex_tsmemory", "openai_agents_tsmemory"]
 )
-def test_an_adapter_imports_no_backend_and_no_engine_part_but_records(adapter: str) -> None:
+def test_an_adapter_imports_no_backend_and_no_engine_part_but_records(
+    graph: Graph, adapter: str
+) -> None:
     wrong = [
         (name, target)
-        for name, targets in GRAPH.items()
+        for name, targets in graph.items()
         if name.startswith(adapter)
         for target in targets
         if target.startswith(("tsmemory.backends", "tsmemory.store", "tsmemory.usecases"))

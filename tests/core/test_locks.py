@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import random
 import signal
 import threading
@@ -61,10 +62,22 @@ def test_an_error_inside_leaves_the_outer_hold() -> None:
     assert not lock._is_owned()
 
 
-def _names(tree: ast.AST) -> set[str]:
+Nodes = dict[Path, list[ast.AST]]
+"""All the nodes of each module."""
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Nodes:
+    # The servers of `tsmemory.testing` run in processes and threads that nothing interrupts.
+    files = [p for p in PACKAGE.rglob("*.py") if "testing" not in p.relative_to(PACKAGE).parts]
+    files += [path for name in ADAPTERS for path in (ROOT / name).rglob("*.py")]
+    return {path: list(ast.walk(ast.parse(path.read_text(encoding="utf-8")))) for path in files}
+
+
+def _names(nodes: Nodes) -> set[str]:
     """What locks are assigned to."""
     names = set()
-    for node in ast.walk(tree):
+    for node in itertools.chain(*nodes.values()):
         if not isinstance(node, ast.Assign) or not any(
             isinstance(part, ast.Attribute) and part.attr in LOCKS for part in ast.walk(node.value)
         ):
@@ -76,35 +89,31 @@ def _names(tree: ast.AST) -> set[str]:
     return names
 
 
-def test_every_lock_is_taken_so() -> None:
-    # The servers of `tsmemory.testing` run in processes and threads that nothing interrupts.
-    files = [p for p in PACKAGE.rglob("*.py") if "testing" not in p.relative_to(PACKAGE).parts]
-    files += [path for name in ADAPTERS for path in (ROOT / name).rglob("*.py")]
-    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in files}
-    names = set().union(*map(_names, trees.values()))
+def test_every_lock_is_taken_so(nodes: Nodes) -> None:
+    names = _names(nodes)
     assert {"OPENING", "_guard", "_lock", "guard"} <= names
     plain, used = [], 0
-    for path, tree in trees.items():
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.With):
-                continue
-            items = [ast.unparse(item.context_expr) for item in node.items]
-            for i, item in enumerate(items):
-                if item.rpartition(".")[2] in names:
-                    used += 1
-                    if i == 0 or items[i - 1] != f"releasing({item})":
-                        plain.append(f"{path.name}:{node.lineno}: with {item}")
+    for path, node in ((path, node) for path, found in nodes.items() for node in found):
+        if not isinstance(node, ast.With):
+            continue
+        for i, item in enumerate(node.items):
+            if isinstance(item.context_expr, ast.Call):
+                continue  # of no name, so no lock
+            lock = ast.unparse(item.context_expr)
+            if lock.rpartition(".")[2] in names:
+                used += 1
+                if i == 0 or ast.unparse(node.items[i - 1].context_expr) != f"releasing({lock})":
+                    plain.append(f"{path.name}:{node.lineno}: with {lock}")
     assert used > 40
     assert plain == []
 
 
-def test_none_waits_by_what_has_a_lock_inside() -> None:
+def test_none_waits_by_what_has_a_lock_inside(nodes: Nodes) -> None:
     """`threading.Event` and its like take a lock of theirs without `releasing`."""
-    files = [p for p in PACKAGE.rglob("*.py") if "testing" not in p.relative_to(PACKAGE).parts]
     found = [
         f"{path.name}:{node.lineno}: {node.attr}"
-        for path in files
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for path in nodes
+        for node in nodes[path]
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
         and node.value.id == "threading"

@@ -13,14 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
-
-pytest.importorskip("llama_index.llms.openai", reason="llama-index-llms-openai")
-pytest.importorskip("llama_index.llms.anthropic", reason="llama-index-llms-anthropic")
-
 from llama_index.core.llms import ChatMessage, ChatResponse
-from llama_index.llms.anthropic import Anthropic
-from llama_index.llms.anthropic import utils as anthropic_utils
-from llama_index.llms.openai import OpenAI, OpenAIResponses
 
 from llamaindex_tsmemory import to_neutral
 from tsmemory.usage import token_usage
@@ -102,20 +95,25 @@ def _tokens(response: ChatResponse) -> tuple[int, int] | None:
 
 
 def test_answers_of_openai_say_it_beside_the_message(base: str) -> None:
+    openai = pytest.importorskip("llama_index.llms.openai", reason="llama-index-llms-openai")
     options: dict[str, Any] = {"model": "gpt-4o-mini", "api_key": "x", "api_base": base}
     question = [ChatMessage(content="Hello")]
-    response = OpenAI(**options).chat(question)
+    response = openai.OpenAI(**options).chat(question)
     assert response.additional_kwargs["prompt_tokens"] == 7
     assert _tokens(response) is None
-    response = OpenAIResponses(**options).chat(question)
+    response = openai.OpenAIResponses(**options).chat(question)
     assert response.additional_kwargs["usage"].total_tokens == 9
     assert _tokens(response) is None
 
 
 def test_streamed_answers_of_anthropic_have_it(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Imported here: its SDK takes two seconds, in every worker.
+    anthropic = pytest.importorskip(
+        "llama_index.llms.anthropic", reason="llama-index-llms-anthropic"
+    )
     # With anthropic 2 the integration calls a union; and only models without a temperature work.
-    monkeypatch.setattr(anthropic_utils, "MessageParam", dict)
-    model = Anthropic(model="claude-haiku-5-5", api_key="x", base_url=base)
+    monkeypatch.setattr(anthropic.utils, "MessageParam", dict)
+    model = anthropic.Anthropic(model="claude-haiku-5-5", api_key="x", base_url=base)
     question = [ChatMessage(content="Hello")]
     assert _tokens(model.chat(question)) is None  # in `raw` alone
     *_, last = model.stream_chat(question)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import warnings
 from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from ._wire import sdk
 from .auth import Credentials
 from .control import ServerControl
 from .engine import Engine
@@ -18,9 +19,25 @@ from .service import Service
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_SDK_LOG = logging.getLogger("tablestore")
+
 DEFAULT_INSTANCE = "local"
 DEFAULT_ACCESS_KEY_ID = "local-access-key-id"
 DEFAULT_ACCESS_KEY_SECRET = "local-access-key-secret"
+
+
+def _sdk() -> Any:
+    """The official SDK. A server itself does without."""
+    level = _SDK_LOG.level
+    try:
+        with warnings.catch_warnings():
+            # Where its native codec is not built for this Python, it warns at import, twice over.
+            warnings.simplefilter("ignore", ImportWarning)
+            _SDK_LOG.setLevel(logging.ERROR)
+            import tablestore  # type: ignore[import-untyped]  # no stubs are published
+    finally:
+        _SDK_LOG.setLevel(level)
+    return tablestore
 
 
 class ServerFace(ServerControl):
@@ -41,7 +58,7 @@ class ServerFace(ServerControl):
 
         ``region="…"`` makes it sign with V4.
         """
-        return sdk.OTSClient(
+        return _sdk().OTSClient(
             self.endpoint,
             self.access_key_id,
             self.access_key_secret,
@@ -51,7 +68,7 @@ class ServerFace(ServerControl):
 
     def async_client(self, **arguments: Any) -> Any:
         """An official ``AsyncOTSClient`` of this server. The caller closes it."""
-        return sdk.AsyncOTSClient(
+        return _sdk().AsyncOTSClient(
             self.endpoint,
             self.access_key_id,
             self.access_key_secret,

@@ -56,6 +56,22 @@ def prefix() -> str:
     return f"t{next(_numbers)}_"
 
 
+@pytest.fixture(scope="session")
+def shared_tables(server: PostgresServer) -> Iterator[PostgresBackend]:
+    """Tables for tests of what is in them: to make one's own takes longer than such a test."""
+    backend = PostgresBackend.from_url(server.url, prefix="shared_")
+    backend.run(backend.setup())
+    yield backend
+    backend.close()
+
+
+@pytest.fixture
+def empty_prefix(shared_tables: PostgresBackend) -> str:
+    """The prefix of the shared tables, nothing in them."""
+    shared_tables.run(shared_tables.erase(None))
+    return "shared_"
+
+
 def engine_on(url: str, server: PostgresServer, prefix: str, **options: object) -> Engine:
     """What the conformance suite needs; it goes round the API over a connection of its own."""
 

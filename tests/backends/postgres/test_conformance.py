@@ -14,8 +14,8 @@ from tsmemory.testing.servers.postgres import PgBouncer, PostgresServer
 
 class TestPostgres(BackendConformance):
     @pytest.fixture
-    def engine(self, server: PostgresServer, prefix: str) -> Engine:
-        return engine_on(server.url, server, prefix)
+    def engine(self, server: PostgresServer, empty_prefix: str) -> Engine:
+        return engine_on(server.url, server, empty_prefix)
 
 
 class TestThroughPgBouncer(BackendConformance):
@@ -24,8 +24,8 @@ class TestThroughPgBouncer(BackendConformance):
         return Mode(request.param)
 
     @pytest.fixture
-    def engine(self, server: PostgresServer, bouncer: PgBouncer, prefix: str) -> Engine:
-        return engine_on(bouncer.url, server, prefix)
+    def engine(self, server: PostgresServer, bouncer: PgBouncer, empty_prefix: str) -> Engine:
+        return engine_on(bouncer.url, server, empty_prefix)
 
 
 if SOAK:  # the third time

@@ -157,6 +157,7 @@ class Connection:
         self.dialect = DIALECTS[dialect] if dialect else None
         self._root, self._project, self._table = root, project, table
         self._headers = {"X-API-Key": key, "Content-Type": "application/json"}
+        self._targets: dict[tuple[str, str], tuple[str, httpx.URL]] = {}
 
     def exchange(self, call: _Call) -> Steps[dict[str, Any]]:
         """The requests that a call takes: each step is given an httpx client."""
@@ -194,13 +195,7 @@ class Connection:
         return _read(call, (yield lambda http: http.request(**request)))
 
     def _request(self, dialect: Dialect, call: _Call) -> dict[str, Any]:
-        method, path = {
-            "create": ("POST", ""),
-            "insert": ("POST", "/rows"),
-            "query": ("POST", "/query"),
-            "update": (dialect.update_method, "/rows"),
-            "delete": ("DELETE", "/rows"),
-        }[call.verb]
+        method, url = self._target(dialect, call.verb)
         body = call.body
         if call.verb == "insert":
             body = {**body, dialect.rows_field: body["rows"]}
@@ -208,13 +203,27 @@ class Connection:
                 del body["rows"]
         elif call.verb == "delete":
             body = {**body, **dialect.unlimited}
-        tables = self._root + dialect.tables.format(project=quote(self._project, safe=""))
         return {
             "method": method,
-            "url": f"{tables}/{quote(self._table, safe='')}{path}" if path else tables,
+            "url": url,
             "content": _encode(body),
             "headers": self._headers,
         }
+
+    def _target(self, dialect: Dialect, verb: str) -> tuple[str, httpx.URL]:
+        """The method and address of a verb, parsed once: that takes a tenth of a request."""
+        if (dialect.name, verb) not in self._targets:
+            method, path = {
+                "create": ("POST", ""),
+                "insert": ("POST", "/rows"),
+                "query": ("POST", "/query"),
+                "update": (dialect.update_method, "/rows"),
+                "delete": ("DELETE", "/rows"),
+            }[verb]
+            tables = self._root + dialect.tables.format(project=quote(self._project, safe=""))
+            url = f"{tables}/{quote(self._table, safe='')}{path}" if path else tables
+            self._targets[dialect.name, verb] = method, httpx.URL(url)
+        return self._targets[dialect.name, verb]
 
 
 class Api:

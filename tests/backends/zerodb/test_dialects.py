@@ -49,6 +49,22 @@ def test_the_dialect_is_found_at_first_use(either: LocalZeroDB) -> None:
             assert store.backend.dialect == either.dialect  # type: ignore[attr-defined]  # ZeroDB's
 
 
+def test_the_dialect_is_found_by_an_async_store(either: LocalZeroDB) -> None:
+    async def use() -> None:
+        async with Store(open_on(either, "t")) as store:
+            await store.asetup()
+            assert store.backend.dialect == either.dialect  # type: ignore[attr-defined]  # ZeroDB's
+            chat = store.conversation("s")
+            await chat.aappend(Message.user("a", message_id="a"), Message.user("b"))
+        async with Store(open_on(either, "t")) as store:
+            chat = store.conversation("s")
+            await chat.aput_message(Message.user("A", message_id="a"))
+            assert [m.text for m in await chat.alist_messages()] == ["A", "b"]
+            assert (await store.aerase_user("default")).messages == 2
+
+    asyncio.run(use())
+
+
 def test_doctor_names_the_dialect(either: LocalZeroDB) -> None:
     with Store(open_on(either, "t")) as store:
         store.setup()

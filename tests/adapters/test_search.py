@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +17,7 @@ import langchain_tsmemory
 import llamaindex_tsmemory
 from langchain_tsmemory import TSMemoryMiddleware, search_tool
 from llamaindex_tsmemory import TSMemoryAsyncChatStore, TSMemoryRecallBlock
+from tests.adapters._processes import printed
 from tests.adapters._python import CONFIGURED_IN_ASYNCIO
 from tests.adapters.agents._models import ScriptedModel
 from tsmemory import InvalidInputError, Message, Store, open_store
@@ -218,6 +217,6 @@ def test_searches_are_imported_where_they_are_used() -> None:
         "assert 'llamaindex_tsmemory.search' not in sys.modules; "
         "l.TSMemoryRecallBlock, langchain_tsmemory.search_tool"
     )
-    subprocess.run([sys.executable, "-c", script], check=True)
+    printed(script)
     with pytest.raises(AttributeError):
         langchain_tsmemory.TSMemoryNothing  # noqa: B018  # the attribute is what is tested

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
 
 from tests._chat_api import refusal
+from tests.adapters._processes import exit_code
 from tests.adapters.agents._worker import DIED, STEPS, main
 from tsmemory import Message, open_store
-
-# One process imports the frameworks; the others are forked from it.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.adapters.agents._worker"])
-
-
-def run(folder: Path, mode: str, point: str) -> int:
-    process = PROCESSES.Process(target=main, args=(folder, mode, point))
-    process.start()
-    process.join(120)
-    return process.exitcode if process.exitcode is not None else -1
 
 
 def stored(folder: Path) -> list[Message]:
@@ -39,7 +28,7 @@ POINTS = [f"{kind}-{number}" for number in range(1, STEPS + 1) for kind in ("too
 def test_a_crash_without_a_checkpointer(tmp_path: Path, point: str) -> None:
     """It dies in a tool, or right behind it, and is asked the same again."""
     number = int(point[-1])
-    assert run(tmp_path, "plain", point) == DIED
+    assert exit_code(main, tmp_path, "plain", point) == DIED
     before = stored(tmp_path)
     # The question, and for each step its call and its result. A result is stored with the next
     # model call, so the last step's is lost, wherever it died.
@@ -47,7 +36,7 @@ def test_a_crash_without_a_checkpointer(tmp_path: Path, point: str) -> None:
     assert [m.role for m in before] == (
         ["user"] + ["assistant", "tool"] * results + ["assistant"] * (number - results)
     )
-    assert run(tmp_path, "plain", "never") == 0
+    assert exit_code(main, tmp_path, "plain", "never") == 0
     assert (
         tmp_path / "answer.txt"
     ).read_text() == f"{STEPS} steps done"  # each request was accepted
@@ -70,8 +59,8 @@ def test_a_crash_without_a_checkpointer(tmp_path: Path, point: str) -> None:
 @pytest.mark.parametrize("point", ["tool-1", "behind-3", "tool-5"])
 def test_a_crash_with_a_checkpointer(tmp_path: Path, point: str) -> None:
     """It is resumed from its checkpoint: a tool that ran again has one result all the same."""
-    assert run(tmp_path, "checkpoint", point) == DIED
-    assert run(tmp_path, "checkpoint", "never") == 0
+    assert exit_code(main, tmp_path, "checkpoint", point) == DIED
+    assert exit_code(main, tmp_path, "checkpoint", "never") == 0
     assert (tmp_path / "answer.txt").read_text() == f"{STEPS} steps done"
     after = stored(tmp_path)
     assert [m.role for m in after] == ["user", *["assistant", "tool"] * STEPS, "assistant"]

@@ -10,7 +10,6 @@ import decimal
 import enum
 import io
 import pathlib
-import subprocess
 import sys
 import threading
 import zoneinfo
@@ -42,6 +41,7 @@ from llamaindex_tsmemory.mapping.blocks import from_blocks, to_blocks
 from llamaindex_tsmemory.mapping.blocks.reading import BLOCK_TYPES
 from llamaindex_tsmemory.mapping.blocks.writing import WRITERS
 from llamaindex_tsmemory.mapping.values import decode, encode, same, union_members
+from tests.adapters._processes import printed
 from tests.adapters.llamaindex.conftest import Call, call_async, call_sync
 from tests.adapters.llamaindex.strategies import (
     BLOCKS,
@@ -301,7 +301,7 @@ def test_what_is_no_message_is_refused_by_name() -> None:
 _READ_FIRST = """
 import sys
 from llamaindex_tsmemory import TSMemoryChatStore
-with TSMemoryChatStore(sys.argv[1]) as chats:
+with TSMemoryChatStore(arguments[0]) as chats:
     assert "openai" not in sys.modules
     kwargs = chats.get_messages("s")[0].additional_kwargs
 call, usage = kwargs["tool_calls"][0], kwargs["usage"]
@@ -331,11 +331,8 @@ def test_openai_objects_come_back_in_every_process(tmp_path: pathlib.Path) -> No
     url = f"sqlite:///{tmp_path}/a.db"
     with TSMemoryChatStore(url) as chats:
         chats.add_message("s", message)
-    reader = subprocess.run(
-        [sys.executable, "-c", _READ_FIRST, url], capture_output=True, text=True, check=False
-    )
-    assert reader.stderr == ""
-    assert reader.stdout.split() == ["ChatCompletionMessageFunctionToolCall", "f", "kept", "3"]
+    words = printed(_READ_FIRST, url).split()
+    assert words == ["ChatCompletionMessageFunctionToolCall", "f", "kept", "3"]
 
 
 def test_fields_of_a_class_that_the_sdk_no_longer_has() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,7 @@ from langchain_tsmemory import from_neutral as to_langchain
 from llamaindex_tsmemory import TSMemoryChatStore
 from llamaindex_tsmemory import from_neutral as to_llamaindex
 from openai_agents_tsmemory import TSMemorySession, from_items, to_items
+from tests.adapters._processes import printed
 from tests.core.test_responses_format import ITEMS
 from tsmemory import InvalidInputError, Message, Store, Window, open_store, to_openai
 from tsmemory.transfer import import_from
@@ -124,17 +123,14 @@ def test_items_come_back_equal_in_another_process(tmp_path: Path) -> None:
 
     asyncio.run(write())
     program = (
-        "import asyncio, json, sys\n"
+        "import asyncio, json\n"
         "from openai_agents_tsmemory import TSMemorySession\n"
         "async def main():\n"
-        "    async with TSMemorySession('s', store=sys.argv[1]) as session:\n"
+        "    async with TSMemorySession('s', store=arguments[0]) as session:\n"
         "        print(json.dumps(await session.get_items()))\n"
         "asyncio.run(main())\n"
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", program, url], capture_output=True, text=True, check=True
-    )
-    assert json.loads(ran.stdout) == [*TURN, TURN[0]]
+    assert json.loads(printed(program, url)) == [*TURN, TURN[0]]
 
 
 def test_limits(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""The demo, run as a new user runs it: in processes of its own."""
+"""The demo's parts; `tests/packaging` runs it as a new user does."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests._chat_api import conversations
-from tsmemory import Message, open_store
 from tsmemory.demo._model import Said, answer
+from tsmemory.demo._second import main as go_on
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -24,33 +24,10 @@ def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_second_process_knows_what_the_first_was_told(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'demo.db'}"
-    with open_store(url) as store:
-        store.conversation("other", user_id="ada").append(Message.user("not the demo's"))
-    done = demo("--store", url)
-    assert done.returncode == 0, done.stderr
-    second = done.stdout.split("That process has ended")[1]
-    assert "allergic to peanuts" in second
-    assert "in June" in second
-    assert "nothing that I was shown says so" in second
-    assert "left out" in second
-    with open_store(url) as store:
-        roles = [m.role for m in store.conversation("trip-to-bergen", user_id="ada").window(None)]
-        assert roles == ["system", *["user", "assistant"] * 7]
-        assert store.conversation("other", user_id="ada").count() == 1
-
-
 def test_without_the_first_half_it_does_not_know(tmp_path: Path) -> None:
     """The answers come out of the memory: without it the demo fails."""
-    url = f"sqlite:///{tmp_path / 'demo.db'}"
-    done = subprocess.run(
-        [sys.executable, "-m", "tsmemory.demo._second", url, "ada", "trip"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode != 0
-    assert "the memory was lost" in done.stderr
+    with pytest.raises(SystemExit, match="the memory was lost"):
+        go_on(f"sqlite:///{tmp_path / 'demo.db'}", "ada", "trip")
 
 
 def test_real_conversations(tmp_path: Path) -> None:

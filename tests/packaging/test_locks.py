@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.packaging.conftest import ROOT
+from tests.packaging.conftest import ROOT, normal
 
 try:
     import tomllib
@@ -17,10 +17,6 @@ except ModuleNotFoundError:
 
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-
-
-def normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def locked(path: Path) -> dict[str, list[str]]:

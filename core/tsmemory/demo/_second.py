@@ -48,20 +48,19 @@ class ContextModel(CustomLLM):
 
 def main(url: str, user_id: str, session_id: str) -> None:
     """Go on with the conversation, and ask for what only its first half says."""
-    chat_store = TSMemoryChatStore.from_url(url, user_id=user_id)
-    memory = ChatMemoryBuffer.from_defaults(
-        chat_store=chat_store,
-        chat_store_key=session_id,
-        token_limit=3000,
-        tokenizer_fn=str.split,  # the default one would fetch its vocabulary from the network
-    )
-    engine = SimpleChatEngine.from_defaults(llm=ContextModel(), memory=memory)
-    for text, expected in zip(ASKS, EXPECTED, strict=True):
-        reply = str(engine.chat(text))
-        exchange(text, reply)
-        if expected not in reply:
-            raise SystemExit(f"the answer does not say {expected!r}: the memory was lost")
-    chat_store.close()
+    with TSMemoryChatStore.from_url(url, user_id=user_id) as chat_store:
+        memory = ChatMemoryBuffer.from_defaults(
+            chat_store=chat_store,
+            chat_store_key=session_id,
+            token_limit=3000,
+            tokenizer_fn=str.split,  # the default one would fetch its vocabulary from the network
+        )
+        engine = SimpleChatEngine.from_defaults(llm=ContextModel(), memory=memory)
+        for text, expected in zip(ASKS, EXPECTED, strict=True):
+            reply = str(engine.chat(text))
+            exchange(text, reply)
+            if expected not in reply:
+                raise SystemExit(f"the answer does not say {expected!r}: the memory was lost")
 
 
 if __name__ == "__main__":

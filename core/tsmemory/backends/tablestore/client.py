@@ -43,6 +43,9 @@ _PASSING = frozenset(
 )  # fmt: skip
 _OWN = frozenset({CHECK_FAILED, "OTSObjectAlreadyExist"})
 """Errors that the operations handle themselves."""
+_MAX_CONNECTIONS = 100
+"""Of one client. The SDK's own 500 are filled in slot by slot, 6 ms for each opened store, and are
+more than the threads of one process can keep busy: they send a thousand requests per second."""
 _TIMEOUTS = (asyncio.TimeoutError, TimeoutError, urllib3.exceptions.TimeoutError)
 _BROKEN = (urllib3.exceptions.HTTPError, aiohttp.ClientError, OSError)
 
@@ -139,7 +142,7 @@ class TablestoreClients(NetworkBackend):
         self._options = {
             "access_key_id": access_key_id, "access_key_secret": access_key_secret,
             "sts_token": sts_token, "credentials_provider": credentials_provider,
-            "region": region, "socket_timeout": timeout,
+            "region": region, "socket_timeout": timeout, "max_connection": _MAX_CONNECTIONS,
             # What is repeated, and until when, is decided by `NetworkBackend` alone.
             "retry_policy": sdk.NoRetryPolicy(),
             "logger_name": _LOGGER,

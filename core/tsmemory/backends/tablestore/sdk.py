@@ -47,7 +47,7 @@ Columns: TypeAlias = "dict[str, Any]"
 Step: TypeAlias = Callable[[Any], Any]
 
 _PARALLEL = 16
-"""Requests that `gather` has under way at once; the SDK's pool has 50 connections."""
+"""Requests that `gather` has under way at once; a client of ours has 100 connections."""
 
 _OPERATORS = {
     "==": _sdk.ComparatorType.EQUAL,

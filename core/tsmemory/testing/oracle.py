@@ -33,7 +33,8 @@ from tsmemory.window import cut
 
 __all__ = ["run_against_oracle"]
 
-_users = st.sampled_from(["a", "a:b", "b"])
+_USERS = ("a", "a:b", "b")
+_users = st.sampled_from(_USERS)
 _sessions = st.sampled_from(["s", "b:s", "{s}"])
 _ids = st.sampled_from([f"m{i}" for i in range(12)])
 _texts = st.sampled_from(["", "hello", "\0", "\ud800", "😀"])
@@ -94,6 +95,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.key = ("a", "s")
 
     def teardown(self) -> None:
+        live = {key for key, model in self.model.items() if model.version}
+        for user in _USERS:
+            self.listing_agrees(user, live)
         assert self.store.verify() == []
         self.store.clear()
         self.store.close()
@@ -281,12 +285,14 @@ class StoreMachine(RuleBasedStateMachine):
     def listings_agree(self) -> None:
         live = {key for key, model in self.model.items() if model.version}
         assert {(s.user_id, s.session_id) for s in self.store.iter_sessions()} == live
-        for user in ("a", "a:b", "b"):
-            mine = {(s.user_id, s.session_id) for s in self.store.iter_sessions(user_id=user)}
-            assert mine == {key for key in live if key[0] == user}
+        self.listing_agrees(self.key[0], live)
         stats = self.store.stats()
         assert stats.sessions == len(live)
         assert stats.messages == sum(len(self.model[key].messages) for key in live)
+
+    def listing_agrees(self, user: str, live: set[tuple[str, str]]) -> None:
+        mine = {(s.user_id, s.session_id) for s in self.store.iter_sessions(user_id=user)}
+        assert mine == {key for key in live if key[0] == user}
 
 
 def run_against_oracle(

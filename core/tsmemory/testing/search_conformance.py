@@ -68,7 +68,7 @@ class SearchConformance:
                     for user, session, message in stored
                     if whom in (None, user) and query.matches(message)
                 )
-                hits = self.search_all(store, text, limit=5, **whose)
+                hits = self.search_all(store, text, limit=9, **whose)
                 assert _hits(hits) == expected, (text, whom)
         for hit in self.search_all(store, "ferr*", user_id="ada"):
             for start, end in hit.spans:

@@ -35,7 +35,11 @@ def test_requests_of_an_operation(server: LocalZeroDB, backend: ZeroDBBackend) -
     assert counted(server) == {"query": 1}
     chat.get_message("x")
     assert counted(server) == {"query": 1}
-    chat.list_messages(limit=50)
+    assert len(chat.list_messages(limit=400)) == chat.count() == 254
+    assert counted(server) == {"query": 2}  # one of each
+    cursor = chat.list_messages(limit=50).next_cursor
+    assert counted(server) == {"query": 4}
+    chat.list_messages(limit=50, cursor=cursor)
     assert counted(server) == {"query": 3}
     chat.append(*(Message.user(str(i)) for i in range(901)))
     assert counted(server) == {"insert": 10, "update": 1}

@@ -42,8 +42,8 @@ class _MovedError(Exception):
 def read(key: Key, query: MessageQuery, now: int) -> Steps[Read]:
     """As `Backend.read`.
 
-    Newest first, from the end, the session's row comes with the messages: one request where the
-    page fits into one. Otherwise it is read before and after.
+    The session's row sorts behind its messages, so it comes with the newest ones, and with a page
+    that holds all: then one request is the whole reading. Otherwise it is read before and after.
     """
     for attempt in range(_TRIES):
         try:
@@ -54,22 +54,23 @@ def read(key: Key, query: MessageQuery, now: int) -> Steps[Read]:
 
 
 def _read(key: Key, query: MessageQuery, now: int, *, last: bool) -> Steps[Read]:
-    tail = query.descending and query.after is None and query.created_to is None
+    together = query.after is None and query.created_to is None
     loaded: LoadedSession | None = None
     first: list[Raw] = []
     size = _page_size(query)
-    if tail:
-        reply = yield api.query(_conditions(key, query), sort={"place": -1}, limit=size)
+    if together:
+        way = -1 if query.descending else 1
+        reply = yield api.query(_conditions(key, query), sort={"place": way}, limit=size)
         first = reply["rows"]
         loaded = kept_session(first)
-        tail = loaded is not None or len(first) < size
-    if not tail:  # also where drafts of sessions that never began fill the first page
+        together = loaded is not None or len(first) < size
+    if not together:  # also where drafts of sessions that never began fill the first page
         loaded, _ = yield from find(key)
     if loaded is None or loaded.row.expired(now):
         return Read([], total=0 if query.total else None)
-    rows = yield from _collect(key, query, loaded, last, (first, size) if tail else None)
+    rows = yield from _collect(key, query, loaded, last, (first, size) if together else None)
     # One request is one view of the table; several may have a commit between them.
-    one_request = tail and (len(first) < size or len(rows) == query.limit)
+    one_request = together and (len(first) < size or len(rows) == query.limit)
     pinned: Rows = []
     if query.pinned and rows and loaded.row.pinned:
         oldest = place_of(Position(rows[-1].create_time or 0, rows[-1].message_id or ""))

@@ -7,6 +7,7 @@ prints the names of the pages.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import itertools
@@ -158,14 +159,7 @@ def _fields(kind: type) -> Iterator[str]:
 
 def _attribute_doc(owner: type | ModuleType, name: str) -> str:
     """The string below an attribute."""
-    try:
-        source = inspect.getsource(owner)
-    except (OSError, TypeError):
-        return ""
-    body = ast.parse(textwrap.dedent(source)).body
-    if isinstance(body[0], ast.ClassDef) and isinstance(owner, type):
-        body = body[0].body
-    for statement, below in itertools.pairwise(body):
+    for statement, below in itertools.pairwise(_body(owner)):
         targets = statement.targets if isinstance(statement, ast.Assign) else []
         if isinstance(statement, ast.AnnAssign):
             targets = [statement.target]
@@ -173,6 +167,19 @@ def _attribute_doc(owner: type | ModuleType, name: str) -> str:
             text = ast.literal_eval(below.value) if _is_text(below) else ""
             return inspect.cleandoc(text).replace("``", "`")
     return ""
+
+
+@functools.cache
+def _body(owner: type | ModuleType) -> list[ast.stmt]:
+    """What stands in a class or a module; nothing for one without source."""
+    try:
+        source = inspect.getsource(owner)
+    except (OSError, TypeError):
+        return []
+    body = ast.parse(textwrap.dedent(source)).body
+    if isinstance(body[0], ast.ClassDef) and isinstance(owner, type):
+        return body[0].body
+    return body
 
 
 def _is_text(statement: ast.stmt) -> TypeGuard[ast.Expr]:

@@ -16,9 +16,21 @@ from tests.adapters._python import CONFIGURED_IN_ASYNCIO
 from tsmemory.testing.servers.postgres import find_postgres
 from tsmemory.testing.servers.redis import find_server
 
+STARTUP = """
+import atexit, gc
+gc.disable()
+atexit.register(gc.freeze)
+del atexit, gc
+"""
+"""A third of a kernel's time: looking through the frameworks' objects, also when it ends."""
+
 
 @pytest.fixture(autouse=True)
-def no_notices_of_the_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def a_kernel_s_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No notices of the kernel's, no garbage collector, and nothing of who runs the tests."""
+    startup = tmp_path / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "collector.py").write_text(STARTUP, encoding="utf-8")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     monkeypatch.delenv("PYTHONWARNINGS", raising=False)  # as a reader's kernel has it
 

@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import subprocess
-from html import unescape
+from html import escape, unescape
 from pathlib import Path
 
 import pytest
@@ -43,24 +43,27 @@ MEASURE = """
 const channel = v => { v /= 255; return v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; };
 const light = c => .2126 * channel(c[0]) + .7152 * channel(c[1]) + .0722 * channel(c[2]);
 const parse = text => text.match(/[\\d.]+/g).map(Number);
-const back = e => {
+const back = (e, look) => {
   for (; e; e = e.parentElement) {
-    const c = parse(getComputedStyle(e).backgroundColor);
+    const c = parse(look(e).backgroundColor);
     if (c.length < 4 || c[3] > 0) return c;
   }
   return [255, 255, 255];
 };
-const found = [];
-for (const e of document.querySelectorAll(".tsm, .tsm *")) {
-  const own = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
-  if (!own || e.tagName === "STYLE") continue;
-  const style = getComputedStyle(e);
-  const a = light(parse(style.color)), b = light(back(e));
-  found.push({tag: e.tagName, text: e.textContent.slice(0, 40), align: style.textAlign,
-              ratio: (Math.max(a, b) + .05) / (Math.min(a, b) + .05)});
-}
-const pictures = [...document.images].map(i => i.naturalWidth);
-document.getElementById("found").textContent = JSON.stringify({found, pictures});
+const measure = page => {
+  const look = e => page.defaultView.getComputedStyle(e), found = [];
+  for (const e of page.querySelectorAll(".tsm, .tsm *")) {
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+    if (!own || e.tagName === "STYLE") continue;
+    const a = light(parse(look(e).color)), b = light(back(e, look));
+    found.push({tag: e.tagName, text: e.textContent.slice(0, 40), align: look(e).textAlign,
+                ratio: (Math.max(a, b) + .05) / (Math.min(a, b) + .05)});
+  }
+  return {found, pictures: [...page.images].map(i => i.naturalWidth)};
+};
+const frames = [...document.querySelectorAll("iframe")];
+document.getElementById("found").textContent =
+  JSON.stringify(frames.map(frame => measure(frame.contentDocument)));
 """
 
 
@@ -90,25 +93,31 @@ def outputs() -> str:
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_every_text_is_readable_in_every_host(tmp_path: Path) -> None:
     html = outputs().replace("<details>", "<details open>")
-    for name, (attribute, colours) in HOSTS.items():
-        page = tmp_path / "page.html"
-        page.write_text(
-            f"<!doctype html><meta charset=utf-8><style>{HOST % colours}</style>"
-            f"<body {attribute}><div class=host>{html}</div><pre id=found></pre>"
-            f"<script>onload = () => {{{MEASURE}}}</script>",
-            encoding="utf-8",
+    hosts = [
+        f"<!doctype html><meta charset=utf-8><style>{HOST % colours}</style>"
+        f"<body {attribute}><div class=host>{html}</div>"
+        for attribute, colours in HOSTS.values()
+    ]
+    page = tmp_path / "page.html"
+    page.write_text(
+        "<!doctype html><meta charset=utf-8>"
+        + "".join(
+            f'<iframe width=1000 height=800 srcdoc="{escape(host)}"></iframe>' for host in hosts
         )
-        done = subprocess.run(
-            [
-                str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-                "--disable-dev-shm-usage", f"--user-data-dir={tmp_path / 'profile'}",
-                "--dump-dom", page.as_uri(),
-            ],
-            capture_output=True, text=True, timeout=120, check=True,
-        )  # fmt: skip
-        shown = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
-        assert shown, done.stderr
-        result = json.loads(unescape(shown[1]))
+        + f"<pre id=found></pre><script>onload = () => {{{MEASURE}}}</script>",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+            "--disable-dev-shm-usage", f"--user-data-dir={tmp_path / 'profile'}",
+            "--dump-dom", page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    shown = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert shown, done.stderr
+    for name, result in zip(HOSTS, json.loads(unescape(shown[1])), strict=True):
         assert len(result["found"]) > 60
         assert result["pictures"] == [1, 1]  # their width: they are drawn
         for text in result["found"]:

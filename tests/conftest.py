@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+from tests._soak import SOAK
 
 if TYPE_CHECKING:
     from tsmemory.testing.servers.postgres import PostgresServer
@@ -19,7 +23,13 @@ if TYPE_CHECKING:
 # time limit: what a busy machine takes says nothing about the code.
 settings.register_profile("gate", derandomize=True, deadline=None, database=None)
 settings.register_profile("soak", deadline=None, print_blob=True)
-settings.load_profile("soak" if os.environ.get("TSMEMORY_SOAK") else "gate")
+settings.load_profile("soak" if SOAK else "gate")
+
+# Files of tests are in memory where the system has room for them (a whole run: under 1 GB). Each of
+# some thousand stores is flushed to the disk otherwise, which says nothing about the code.
+_IN_MEMORY = Path("/dev/shm")
+if _IN_MEMORY.is_dir() and shutil.disk_usage(_IN_MEMORY).free > 4 << 30 and not SOAK:
+    tempfile.tempdir = os.environ["TMPDIR"] = str(_IN_MEMORY)
 
 # A program started in the background by a shell ignores Ctrl-C, and hands that on to its children.
 # Tests that interrupt a child need the default; a handler of Python's becomes that in a child.

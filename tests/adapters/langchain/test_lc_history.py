@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -81,8 +82,8 @@ def make(store: Store) -> Iterator[Make]:
     store.clear()
 
 
-def test_home_again(make: Make, both: Both) -> None:
-    history = make()
+def test_home_again(tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
 
     @settings(
         thorough,
@@ -91,13 +92,18 @@ def test_home_again(make: Make, both: Both) -> None:
     )
     @given(messages=message_lists)
     def check(messages: list[BaseMessage]) -> None:
-        both.clear(history)
-        both.add(history, messages)
-        back = both.read(history)
-        assert back == messages
-        assert list(map(type, back)) == list(map(type, messages))
+        # Making the messages takes longer than keeping them.
+        for store, both in itertools.product(stores, (Both(sync=True), Both(sync=False))):
+            history = TSMemoryChatMessageHistory("s", store=store)
+            both.clear(history)
+            both.add(history, messages)
+            back = both.read(history)
+            assert back == messages
+            assert list(map(type, back)) == list(map(type, messages))
 
-    check()
+    with open_store("memory:") as first, open_store(f"sqlite:///{path}?durability=normal") as other:
+        stores = (first, other)
+        check()
 
 
 def test_real_conversations_come_back_equal(make: Make, both: Both) -> None:

@@ -178,7 +178,11 @@ def run(runnable: Runnable[Any, Any], how: str, value: Any, config: Any = CONFIG
 HOWS = ["invoke", "stream", "ainvoke", "astream"]
 
 
-@pytest.mark.parametrize(("how", "make", "get"), in_pairs(HOWS, CHAINS, [*GETS, subclassed]))
+@pytest.mark.parametrize(
+    ("how", "make", "get", "store"),
+    in_pairs(HOWS, CHAINS, [*GETS, subclassed], ["memory", "sqlite"]),
+    indirect=["store"],
+)
 def test_one_run_after_another(store: Store, get: Any, make: Any, how: str) -> None:
     for window in (None, 0, 1, 3, Window(max_tokens=30)):
         store.clear()
@@ -324,8 +328,11 @@ def test_two_tasks_at_once(
     assert len(found) == len(before) + 4
 
 
-@pytest.mark.parametrize("get", [*GETS, subclassed])
-@pytest.mark.parametrize("make", CHAINS)
+@pytest.mark.parametrize(
+    ("store", "get", "make"),
+    in_pairs(["memory", "sqlite"], [*GETS, subclassed], CHAINS),
+    indirect=["store"],
+)
 def test_many_at_once(store: Store, get: Any, make: Any) -> None:
     runnable = with_history(make(), get(store, 3))
 
@@ -353,8 +360,9 @@ def test_many_at_once(store: Store, get: Any, make: Any) -> None:
     assert sorted(inputs(said(store))[60:]) == [f"b {i}" for i in range(9)]
 
 
-@pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("get", GETS)
+@pytest.mark.parametrize(
+    ("store", "get", "how"), in_pairs(["memory", "sqlite"], GETS, HOWS), indirect=["store"]
+)
 def test_a_run_that_fails_is_forgotten(store: Store, get: Any, how: str) -> None:
     seed(store, 3)
 

@@ -7,6 +7,7 @@ command line is wrong. What a script reads goes to stdout, everything else to st
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -22,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: always, with the exit code.
     """
+    # A start makes fewer objects than this, and nearly all of them stay.
+    gc.set_threshold(100_000)
     try:
         from tsmemory.cli.run import run
     except ModuleNotFoundError as error:
@@ -32,4 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f'tsmemory: the command needs {missing}; pip install "tsmemory[cli]"', file=sys.stderr
         )
         sys.exit(1)
-    sys.exit(run(arguments))
+    code = run(arguments)
+    gc.freeze()  # the process ends: nothing is looked through once more
+    sys.exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -19,6 +20,8 @@ from tsmemory.errors import InvalidInputError, TSMemoryError
 __all__ = ["run"]
 
 _INTERRUPTED = 130  # 128 and the number of SIGINT, as shells tell it
+
+_command = functools.cache(typer.main.get_command)
 
 
 class _Warnings(logging.Handler):
@@ -42,9 +45,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     logger = logging.getLogger("tsmemory")
     if not logger.handlers:
         logger.addHandler(_Warnings(logging.WARNING))
-    command = typer.main.get_command(app)
     try:
-        code = command.main(given, prog_name="tsmemory", standalone_mode=False)
+        code = _command(app).main(given, prog_name="tsmemory", standalone_mode=False)
     except typer.Abort:
         warn("nothing was done")
         return 1

@@ -1,11 +1,7 @@
-"""The first process: a LangChain chain with the session as its history.
-
-python -m tsmemory.demo._first URL USER SESSION
-"""
+"""The first process: a LangChain chain with the session as its history."""
 
 from __future__ import annotations
 
-import sys
 import warnings
 from typing import Any
 
@@ -73,7 +69,3 @@ def main(url: str, user_id: str, session_id: str) -> None:
         for text in SAYS:
             reply = chain.invoke({"input": text}, config)  # type: ignore[arg-type]  # a plain dict
             exchange(text, str(reply.text))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

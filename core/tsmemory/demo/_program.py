@@ -56,7 +56,7 @@ def two_frameworks(url: str) -> None:
 
 def _run(part: str, url: str) -> None:
     sys.stdout.flush()
-    command = [sys.executable, "-m", f"tsmemory.demo.{part}", url, USER, SESSION]
+    command = [sys.executable, "-m", "tsmemory.demo._part", part, url, USER, SESSION]
     done = subprocess.run(command, check=False)
     if done.returncode:
         raise SystemExit(done.returncode)

@@ -1,11 +1,7 @@
-"""The second process: a LlamaIndex chat engine that goes on with the same session.
-
-python -m tsmemory.demo._second URL USER SESSION
-"""
+"""The second process: a LlamaIndex chat engine that goes on with the same session."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,7 +57,3 @@ def main(url: str, user_id: str, session_id: str) -> None:
             exchange(text, reply)
             if expected not in reply:
                 raise SystemExit(f"the answer does not say {expected!r}: the memory was lost")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -25,7 +25,7 @@ def _texts(messages: Any) -> list[str]:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What has not arrived is called off soon: here no writer is slow, each has stopped."""
-    monkeypatch.setattr("tsmemory.backends.tablestore.backend._PATIENCE", 0.1)
+    monkeypatch.setattr("tsmemory.backends.tablestore.backend._PATIENCE", 0.05)
 
 
 @pytest.fixture(params=["isolated", "agent-memory"])
@@ -35,7 +35,7 @@ def layout(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def store(server: TablestoreProcess, layout: Any) -> Any:
-    with Store(backend(server, layout=layout, retry_for=0.3)) as store:
+    with Store(backend(server, layout=layout, retry_for=0.1)) as store:  # what fails, fails on
         store.setup()
         yield store
 

@@ -205,7 +205,7 @@ def test_nothing_else_creates_tables(server: TablestoreProcess) -> None:
 
 
 def test_setup_waits_for_its_tables(server: TablestoreProcess) -> None:
-    server.set_options(table_ready_delay=0.3)
+    server.set_options(table_ready_delay=0.1)
     with Store(backend(server)) as store:
         store.setup()
         store.conversation("s").append(*_users(1))
@@ -259,7 +259,7 @@ def test_wrong_credentials(server: TablestoreProcess) -> None:
     ids=lambda v: getattr(v, "kind", getattr(v, "__name__", "")),
 )
 def test_errors_are_ours(server: TablestoreProcess, fault: Fault, error: type[Exception]) -> None:
-    with Store(backend(server, retry_for=0.2, timeout=0.3)) as store:
+    with Store(backend(server, retry_for=0.1, timeout=0.3)) as store:
         store.setup()
         chat = store.conversation("s")
         server.inject(fault)
@@ -411,7 +411,7 @@ def test_a_batch_over_the_limits(server: TablestoreProcess, store: Store) -> Non
 
 def test_a_large_batch_is_finished_after_a_failure(server: TablestoreProcess) -> None:
     many = _users(500)
-    with Store(backend(server, retry_for=0.2)) as store:
+    with Store(backend(server, retry_for=0.1)) as store:
         store.setup()
         chat = store.conversation("s")
         server.inject(Fault("error", ("BatchWriteRow",), nth=3, times=1000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,10 @@ _THEIRS = {**_VALUES, "bytes": bytearray(_VALUES["bytes"])}
 _META = {"string": MetaType.STRING, "double": MetaType.DOUBLE}
 
 
+async def _at_once(_: float) -> None:
+    pass
+
+
 class _Theirs:
     """Their library, sync or async: methods by name, iterators as lists."""
 
@@ -53,6 +58,13 @@ class _Theirs:
             self._loop.run_until_complete(self._client.close())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
+
+    def init_table(self) -> None:
+        """Without the second it sleeps for the service: the local tables are there at once."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(time, "sleep", lambda _: None)
+            patch.setattr(asyncio, "sleep", _at_once)
+            self.__getattr__("init_table")()
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)

@@ -44,6 +44,16 @@ def _v4_key(secret: str, date: str, region: str) -> bytes:
     return base64.b64encode(key)
 
 
+@lru_cache(maxsize=64)  # clients write whole seconds, so many requests have the same date
+def _timestamp(date: str) -> float:
+    """Seconds since the epoch.
+
+    Raises:
+        ValueError: it is no date of the service's format.
+    """
+    return datetime.strptime(date, DATE_FORMAT).replace(tzinfo=timezone.utc).timestamp()
+
+
 def _canonical(headers: Mapping[str, str]) -> str:
     return "\n".join(
         sorted(
@@ -103,10 +113,10 @@ class Credentials:
     @staticmethod
     def _check_date(text: str) -> None:
         try:
-            date = datetime.strptime(text, DATE_FORMAT).replace(tzinfo=timezone.utc)
+            date = _timestamp(text)
         except ValueError:
             raise invalid(f"Invalid date format: {text}.") from None
-        if abs(date.timestamp() - time.time()) > _CLOCK_SKEW_SECONDS:
+        if abs(date - time.time()) > _CLOCK_SKEW_SECONDS:
             raise _denied(f"Mismatch between system time and x-ots-date: {text}.")
 
     def _check_signature(self, path: str, headers: Mapping[str, str]) -> bytes:

@@ -77,16 +77,16 @@ def _read_request(stream: IO[bytes]) -> tuple[str, str, dict[str, str], bytes] |
     parts = line.decode("latin-1").split()
     if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
         raise _BadRequestError("Not an HTTP/1.1 request.")
-    headers: dict[str, str] = {}
+    lines: list[bytes] = []
     size = len(line)
-    while True:
-        line = stream.readline(_MAX_HEADERS)
+    while (line := stream.readline(_MAX_HEADERS)) not in (b"\r\n", b"\n", b""):
         size += len(line)
         if size > _MAX_HEADERS:
             raise _BadRequestError("The headers are too large.")
-        if line in (b"\r\n", b"\n", b""):
-            break
-        name, colon, value = line.decode("latin-1").partition(":")
+        lines.append(line)
+    headers: dict[str, str] = {}
+    for text in b"".join(lines).decode("latin-1").split("\n")[:-1]:
+        name, colon, value = text.partition(":")
         if not colon:
             raise _BadRequestError("Invalid header.")
         headers[name.strip().lower()] = value.strip()

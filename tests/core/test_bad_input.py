@@ -113,31 +113,42 @@ _OPERATIONS: dict[str, tuple[int, tuple[str, ...]]] = {
 }  # fmt: skip
 
 
+# Made once: hypothesis spends more on a strategy made for each example than the operation takes.
+
+
+def _options(names: Sequence[str]) -> st.SearchStrategy[dict[str, int]]:
+    if not names:
+        return st.just({})
+    return st.dictionaries(st.sampled_from(names), _odd, max_size=2)
+
+
+_calls = st.one_of(
+    st.tuples(st.just(name), st.tuples(*[_odd] * positional), _options(keywords))
+    for name, (positional, keywords) in _OPERATIONS.items()
+)
+_listing_options = _options(
+    ("user_id", "where", "updated_from", "updated_to", "order", "limit", "cursor", "on_error")
+)
+
+
 @pytest.fixture(scope="module")
 def shared() -> Store:
     return open_store("memory:")
 
 
-def _options(data: st.DataObject, names: Sequence[str]) -> dict[str, Any]:
-    if not names:
-        return {}
-    indexes = data.draw(st.dictionaries(st.sampled_from(names), _odd, max_size=2))
-    return {name: _ODD[index] for name, index in indexes.items()}
-
-
 @settings(max_examples=1_500, deadline=None)
-@given(st.data())
-def test_operations_raise_only_errors_of_the_tree(shared: Store, data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(sorted(_OPERATIONS)))
-    positional, keywords = _OPERATIONS[name]
+@given(_calls)
+def test_operations_raise_only_errors_of_the_tree(
+    shared: Store, call: tuple[str, tuple[int, ...], dict[str, int]]
+) -> None:
+    name, arguments, options = call
     chat = shared.conversation("s")
     chat.put_message(Message("user", "there", message_id="m", metadata={"k": 1}))
-    arguments = [_ODD[data.draw(_odd)] for _ in range(positional)]
-    options = (
-        data.draw(st.dictionaries(st.sampled_from(keywords), _odd, max_size=2)) if keywords else {}
-    )
     with contextlib.suppress(TSMemoryError):
-        getattr(chat, name)(*arguments, **options)
+        getattr(chat, name)(
+            *(_ODD[index] for index in arguments),
+            **{keyword: _ODD[index] for keyword, index in options.items()},
+        )
     assert shared.verify() == []
     list(chat.iter_messages())
     chat.window(None)
@@ -145,27 +156,18 @@ def test_operations_raise_only_errors_of_the_tree(shared: Store, data: st.DataOb
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.data())
-def test_stores_raise_only_errors_of_the_tree(shared: Store, data: st.DataObject) -> None:
-    names = [
-        "user_id",
-        "where",
-        "updated_from",
-        "updated_to",
-        "order",
-        "limit",
-        "cursor",
-        "on_error",
-    ]
-    options = _options(data, names)
+@given(_listing_options, st.tuples(*[_odd] * 6))
+def test_stores_raise_only_errors_of_the_tree(
+    shared: Store, listing: dict[str, int], values: tuple[int, ...]
+) -> None:
+    options = {name: _ODD[index] for name, index in listing.items()}
+    session_id, user_id, ttl, erased, default_ttl, url = (_ODD[index] for index in values)
     for attempt in (
         lambda: shared.list_sessions(**options),
-        lambda: shared.conversation(
-            _ODD[data.draw(_odd)], user_id=_ODD[data.draw(_odd)], ttl=_ODD[data.draw(_odd)]
-        ),
-        lambda: shared.erase_user(_ODD[data.draw(_odd)]),
-        lambda: Store(shared.backend, ttl=_ODD[data.draw(_odd)]),
-        lambda: open_store(_ODD[data.draw(_odd)]),
+        lambda: shared.conversation(session_id, user_id=user_id, ttl=ttl),
+        lambda: shared.erase_user(erased),
+        lambda: Store(shared.backend, ttl=default_ttl),
+        lambda: open_store(url),
     ):
         with contextlib.suppress(TSMemoryError):
             attempt()

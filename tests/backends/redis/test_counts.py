@@ -88,7 +88,7 @@ def test_a_window_is_one_request_at_any_length(one: tuple[Store, Counter]) -> No
     store, counter = one
     chat = store.conversation("s")
     costs = []
-    for size in (100, 100_000):
+    for size in (100, 10_000):
         count = chat.count()
         for first in range(count, size, 5000):
             some = range(first, min(first + 5000, size))
@@ -101,7 +101,7 @@ def test_a_window_is_one_request_at_any_length(one: tuple[Store, Counter]) -> No
     assert append[0] == 1
 
 
-@pytest.mark.parametrize("size", [10, 10_000])
+@pytest.mark.parametrize("size", [10, 2_000])
 def test_recent_sessions_are_two_round_trips(one: tuple[Store, Counter], size: int) -> None:
     store, counter = one
     for i in range(size):

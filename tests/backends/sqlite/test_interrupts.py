@@ -51,8 +51,8 @@ for number in range(rounds):
         other.execute("BEGIN IMMEDIATE")
     try:
         try:
-            # Again after 5 s: Python swallows what is raised in a destructor.
-            signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.00002, 0.0015), 5)
+            # Again after 1 s: Python swallows what is raised in a destructor.
+            signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.00002, 0.0015), 1)
             work(number)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)

@@ -15,6 +15,7 @@ import msgspec
 from tsmemory import CorruptRecordError, Erased, Message, Problem, Session, Stats
 from tsmemory.engine import (
     Change,
+    Decide,
     Head,
     Key,
     Loaded,
@@ -149,6 +150,11 @@ class DictBackend(LocalBackend):
         bodies = encode_bodies(change)  # refuses what cannot be stored, before anything else
         with self._space.lock:
             return (yield from self._commit(key, change, bodies))
+
+    def rewrite(self, key: Key, decide: Decide, ids: Sequence[str] | None = None) -> Steps[Outcome]:
+        # Nobody writes between its reading and its commit, so the default's first attempt is it.
+        with self._space.lock:
+            return (yield from super().rewrite(key, decide, ids))
 
     def _commit(self, key: Key, change: Change, bodies: Mapping[str, bytes]) -> Steps[Outcome]:
         stored = self._live(key)

@@ -43,10 +43,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 class TestDict(BackendConformance):
-    @pytest.mark.skip(reason="it has no lock: a rewrite beside two writers may give up, by name")
-    def test_rewrites_make_progress_beside_appenders(self) -> None:  # type: ignore[override]
-        """See `Backend.rewrite`: this is its default."""
-
     @pytest.fixture
     def engine(self) -> Engine:
         url = f"dict://{next(_names)}"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
+import multiprocessing
 from typing import Any
 
 from tsmemory.backends.tablestore import TablestoreBackend
 from tsmemory.engine.records import Key
 from tsmemory.testing import Engine
 from tsmemory.testing.servers.tablestore import TablestoreProcess
+
+from . import _writer
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload([_writer.__name__])  # importing the SDK takes longer than most tests
 
 
 def backend(server: TablestoreProcess, **options: Any) -> TablestoreBackend:
@@ -56,12 +58,10 @@ class Writer:
     def __init__(self, name: str) -> None:
         self.name = name
         self.busy = False
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("_writer.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._pipe, its_pipe = _FORKS.Pipe()
+        self._process = _FORKS.Process(target=_writer.serve, args=(its_pipe,), daemon=True)
+        self._process.start()
+        its_pipe.close()
 
     def start(self, server: TablestoreProcess, **task: Any) -> None:
         task["server"] = {
@@ -72,35 +72,29 @@ class Writer:
         }
         task.setdefault("options", {"timeout": 2.0, "retry_for": 10.0})
         self.busy = True
-        self._write(json.dumps({"name": self.name, "session": "shared", **task}) + "\n")
+        self._pipe.send({"name": self.name, "session": "shared", **task})
 
     def go(self, batches: int = 1) -> None:
         """Let a writer with ``turns`` append so many batches."""
-        self._write("\n" * batches)
+        for _ in range(batches):
+            self._pipe.send(None)
 
     def read(self) -> list[list[Any]]:
         """What the writer was told is stored: text and time of each message of its next batch."""
-        rows = self._read()
+        rows = self._pipe.recv()
         assert isinstance(rows, list), rows
         return rows
 
     def finish(self) -> tuple[list[list[Any]], list[str]]:
         """The rest of what it was told is stored, and the errors that reached it."""
         rows: list[list[Any]] = []
-        while isinstance(found := self._read(), list):
+        while isinstance(found := self._pipe.recv(), list):
             rows += found
         self.busy = False
         return rows, found["errors"]
 
     def end(self) -> None:
         self._process.kill()
-        self._process.communicate()
-
-    def _write(self, text: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(text)
-        self._process.stdin.flush()
-
-    def _read(self) -> Any:
-        assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline())
+        self._process.join()
+        self._process.close()
+        self._pipe.close()

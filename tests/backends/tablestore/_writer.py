@@ -1,17 +1,17 @@
-"""A writer in a process of its own: for each line of JSON on standard input, it does that task.
+"""A writer in a process of its own: it does each task that comes down its pipe.
 
-It appends `batches` of `size` messages to `session`, and prints what it was told is stored. Each
-batch is retried until it returns, as an application would after an error. With ``turns`` it waits
-for a line before each batch. With ``setup`` it sets up first, in two threads at once. Each task is
-done over a backend of its own, so nothing but the imports is carried from one to the next.
+It appends `batches` of `size` messages to `session`, and sends what it was told is stored: text and
+time of each message. Each batch is retried until it returns, as an application would after an
+error. With ``turns`` it waits for anything to come before each batch. With ``setup`` it sets up
+first, in two threads at once. Each task is done over a backend of its own, so nothing but the
+imports is carried from one to the next.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from typing import Any
 
 from tsmemory import Message, Store, TSMemoryError
@@ -19,7 +19,7 @@ from tsmemory.backends.tablestore import TablestoreBackend
 from tsmemory.engine.contract import now_us
 
 
-def do(task: dict[str, Any]) -> dict[str, Any]:
+def do(task: dict[str, Any], pipe: Connection) -> list[str]:
     skew = task.get("skew_us", 0)
 
     def opened() -> Store:
@@ -38,7 +38,7 @@ def do(task: dict[str, Any]) -> dict[str, Any]:
         chat = store.conversation(task["session"], user_id="user")
         for i in range(task["batches"]):
             if task.get("turns"):
-                sys.stdin.readline()
+                pipe.recv()
             texts = [f"{task['name']}.{i}.{j}" for j in range(task["size"])]
             batch = [Message.user(text, message_id=text) for text in texts]
             while True:
@@ -47,18 +47,15 @@ def do(task: dict[str, Any]) -> dict[str, Any]:
                     break
                 except TSMemoryError as error:
                     errors.append(f"{type(error).__name__}: {error}")
-            print(json.dumps([[m.text, m.create_time] for m in stored]), flush=True)
-    return {"errors": errors}
+            pipe.send([[m.text, m.create_time] for m in stored])
+    return errors
 
 
-def main() -> None:
-    for line in sys.stdin:
+def serve(pipe: Connection) -> None:
+    while True:
+        task = pipe.recv()
         try:
-            done = do(json.loads(line))
+            errors = do(task, pipe)
         except Exception:  # noqa: BLE001  # the test shows it
-            done = {"errors": [traceback.format_exc()]}
-        print(json.dumps(done), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+            errors = [traceback.format_exc()]
+        pipe.send({"errors": errors})

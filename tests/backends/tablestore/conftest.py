@@ -22,7 +22,7 @@ def server(empty_tablestore: TablestoreProcess) -> TablestoreProcess:  # noqa: F
 
 @pytest.fixture(scope="session")
 def processes() -> Iterator[dict[str, Writer]]:
-    """Four processes that have imported the SDK, which takes longer than most tests."""
+    """Four processes, forked from one that has imported the SDK."""
     found = {name: Writer(name) for name in "abcd"}
     yield found
     for writer in found.values():

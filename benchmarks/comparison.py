@@ -71,6 +71,10 @@ class Effort(NamedTuple):
 FULL = Effort(600, 2, 1_000, 16, 200, 3, peers_start=True)
 QUICK = Effort(70, 0.4, 200, 6, 50, 1, peers_start=False)
 _MIN_BLOCKS = 5
+_LEAST_TIMED = 0.1
+"""Seconds for an operation of all contenders, even where their first calls took the time."""
+_LEAST_SERVED = 0.05
+"""Seconds of async appends of one contender, even where the time is over."""
 _MOST_CALLS = {"append": 320}
 """Calls of one contender in one operation: appends make the histories longer."""
 _OPERATIONS = {
@@ -180,7 +184,7 @@ def _blocks(crew: Crew, operation: str, call: str, seconds: float) -> dict[str, 
     begin, blocks = time.perf_counter(), crew.effort.blocks
     first = crew.each(among, lambda p, _: p.call("call", call, 1, 2)[0][0], operation)
     seconds -= time.perf_counter() - begin
-    each = max(seconds, 0.1) / (blocks * max(len(first), 1))
+    each = max(seconds, _LEAST_TIMED) / (blocks * max(len(first), 1))
     counts = {n: max(1, min(most, int(0.8 * each / (ns / 1e9)))) for n, ns in first.items()}
 
     def block(process: Process, name: str) -> tuple[list[int], int]:
@@ -211,7 +215,7 @@ def _blocks(crew: Crew, operation: str, call: str, seconds: float) -> dict[str, 
 def _served(crew: Crew, tasks: int, seconds: float) -> dict[str, Any]:
     """Async appends: ``{contender: {"per second": float, "p50": µs, "p99": µs}}``."""
     among = crew.who("appender")
-    each = min(max(seconds / max(len(among), 1) / 2 * 0.8, 0.05), 1.0)
+    each = min(max(seconds / max(len(among), 1) / 2 * 0.8, _LEAST_SERVED), 1.0)
     times: dict[str, list[int]] = {name: [] for name in among}
     rates: dict[str, list[float]] = {name: [] for name in among}
     for _ in range(2):

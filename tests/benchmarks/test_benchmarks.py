@@ -23,6 +23,8 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = {FLOOR: "files:floor", OURS: "files:ours", "broken": "files:missing"}
     monkeypatch.setattr(comparison, "ENGINES", {"jsonl": cases})
     monkeypatch.setattr(comparison, "FULL", TINY)
+    monkeypatch.setattr(comparison, "_LEAST_TIMED", 0.01)
+    monkeypatch.setattr(comparison, "_LEAST_SERVED", 0.01)
 
 
 def test_a_run_writes_its_figures_and_names_what_fails(brief: None, tmp_path: Path) -> None:

@@ -9,20 +9,32 @@ from typing import Any
 import pytest
 
 from tsmemory import Message, Store
-from tsmemory.backends.redis import RedisBackend
+from tsmemory.backends.redis import RedisBackend, bulk, loading, reader, writer
 from tsmemory.backends.redis.layout import KeyNames
 from tsmemory.backends.redis.wire import Wire
 from tsmemory.engine.records import Key
 from tsmemory.model import Erased
 from tsmemory.testing.servers.redis import RedisServer
 
-SIZE = 1_700  # four scripts
+SIZE = 170  # four scripts of a tenth of their usual size
+FULL_SIZE = 1_700  # four scripts
 
 
 @pytest.fixture(params=["valkey", "redis_6"])
 def server(request: pytest.FixtureRequest) -> RedisServer:
     found: RedisServer = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same requests with a tenth of the messages, all of which a test reads between any two."""
+    rows = loading.SLICE_ROWS // 10
+    for module in (bulk, loading, writer):
+        monkeypatch.setattr(module, "SLICE_ROWS", rows)
+    monkeypatch.setattr(reader, "PORTION_ROWS", reader.PORTION_ROWS // 10)
+    monkeypatch.setattr(bulk, "_DELETIONS", bulk._DELETIONS // 10)
+    monkeypatch.setattr(loading, "_REPAIR_ROWS", loading._REPAIR_ROWS // 10)
 
 
 @pytest.fixture
@@ -33,7 +45,7 @@ def store(server: RedisServer, prefix: str) -> Any:
 
 def batch(name: str, size: int = SIZE) -> list[Message]:
     return [
-        Message("system" if i % 100 == 0 else "user", f"{name}{i}", message_id=f"{name}{i}")
+        Message("system" if i % 50 == 0 else "user", f"{name}{i}", message_id=f"{name}{i}")
         for i in range(size)
     ]
 
@@ -90,6 +102,7 @@ class Watched(threading.Thread):
             return self._ask(wire, calls)
 
 
+@pytest.mark.usefixtures("small_slices")
 @pytest.mark.parametrize("name", ["append", "put", "delete", "replace", "replace some", "insert"])
 def test_nothing_is_seen_before_the_last_slice(
     store: Store, server: RedisServer, prefix: str, name: str
@@ -103,14 +116,14 @@ def test_nothing_is_seen_before_the_last_slice(
     for die_at in (None, 2, 4, 6) if server.kind == "valkey-server" else (4,):
         store.conversation("s", user_id="u").delete()
         store.conversation("s", user_id="u").append(*batch("a"))
-        writer = Watched(change, die_at)
+        dying = Watched(change, die_at)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Wire, "ask", lambda wire, calls, w=writer: w.ask(wire, calls))
-            writer.start()
-            while writer.is_alive():
-                with writer.turn:
+            patch.setattr(Wire, "ask", lambda wire, calls, w=dying: w.ask(wire, calls))
+            dying.start()
+            while dying.is_alive():
+                with dying.turn:
                     assert texts(other) in (before, after)
-            writer.join()
+            dying.join()
         found = texts(store)
         assert found in ((before, after) if die_at else (after,))
         with server.client() as client:
@@ -127,16 +140,16 @@ def test_nothing_is_seen_before_the_last_slice(
 
 def test_fork_truncate_and_clear(store: Store) -> None:
     chat = store.conversation("s", user_id="u")
-    chat.append(*batch("a"))
+    chat.append(*batch("a", FULL_SIZE))
     chat.fork("f")
     assert texts(store, "f") == texts(store)
-    assert chat.truncate(30) == SIZE - 30
-    assert texts(store) == [m.text for m in batch("a")[-30:]]
+    assert chat.truncate(30) == FULL_SIZE - 30
+    assert texts(store) == [m.text for m in batch("a", FULL_SIZE)[-30:]]
     assert chat.get_message("a0") is None
     chat.append(Message.user("again", message_id="a0"))
     assert chat.count() == 31
     assert chat.clear() == 31
-    assert store.conversation("f", user_id="u").delete() == Erased(1, SIZE)
+    assert store.conversation("f", user_id="u").delete() == Erased(1, FULL_SIZE)
     assert store.verify() == []
 
 

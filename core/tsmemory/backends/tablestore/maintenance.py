@@ -97,10 +97,12 @@ class Maintenance:
                 sdk.ReservedThroughput(sdk.CapacityUnit(0, 0)),
                 [_local_index(index, index_key, index_columns)],
             )
-            yield from self._attempt(lambda client: client.create_table(*arguments))
+            error = yield from self._attempt(lambda client: client.create_table(*arguments))
+            if error is None:
+                return
             description = yield from self._described(name)
-        if description is None:
-            raise UnavailableError(f"the table {name!r} is not there after it was created")
+            if description is None:
+                raise UnavailableError(f"the table {name!r} cannot be created") from error
         primary_key = [tuple(part[:2]) for part in description.table_meta.schema_of_primary_key]
         if primary_key != key:
             raise UnavailableError(

@@ -62,6 +62,8 @@ class CuttingProxy:
                 except OSError:  # a client that does not trust us
                     continue
             server = socket.create_connection(("127.0.0.1", self._target))
+            for connection in (client, server):  # or small parts wait for an acknowledgement, 40 ms
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sockets |= {client, server}
             cut = threading.Event()
             for source, sink, requests in ((client, server, True), (server, client, False)):

@@ -43,6 +43,12 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Sto
         yield opened
 
 
+@pytest.fixture(scope="module")
+def collected() -> Iterator[None]:
+    yield
+    gc.collect()  # a store left open would warn here
+
+
 class Both:
     """One set of test bodies, called sync and async."""
 
@@ -359,6 +365,7 @@ def test_a_store_that_was_given_stays_open(store: Store) -> None:
     ],
 )
 @pytest.mark.parametrize("url", [True, False])
+@pytest.mark.usefixtures("collected")
 def test_wrong_arguments(arguments: Any, named: str, url: bool, tmp_path: Path) -> None:
     with open_store("memory:") as opened:
         given = {
@@ -380,7 +387,6 @@ def test_wrong_arguments(arguments: Any, named: str, url: bool, tmp_path: Path) 
                         ).items()
                     }
                 )
-    gc.collect()  # a store left open would warn here
 
 
 class AsyncOnly(MemoryBackend):

@@ -402,7 +402,9 @@ assert store.verify() == []
 @needs_posix
 @pytest.mark.parametrize("kind", ["jsonl", "memory"])
 def test_every_forked_child_writes_while_threads_write(directory: Path, kind: str) -> None:
-    rounds = 200
+    # Without what the backends do after a fork, one of JSONL hangs at once, where a file is locked
+    # most of the time; one of memory within sixty forks.
+    rounds = 40 if kind == "jsonl" and not os.environ.get("TSMEMORY_SOAK") else 200
     target = url(directory) if kind == "jsonl" else "memory:"
     expected = rounds if kind == "jsonl" else 0
     run_python(_FORKING.format(url=target, rounds=rounds, expected=expected))

@@ -51,7 +51,8 @@ class Writers:
             with Store(RedisBackend.from_url(url, prefix=prefix, retry_for=60)) as store:
                 chat = store.conversation("s", user_id="u")
                 number = 0
-                while not self._stop.is_set():
+                # The pause leaves the machine to servers that elect and load.
+                while not self._stop.wait(0.001):
                     text = f"{name}.{number}"
                     chat.append(Message.user(text, message_id=text))
                     self.acknowledged.append(text)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-import multiprocessing
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-# One process imports the frameworks, for seconds; the others are forked from it.
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["llamaindex_tsmemory", "tests.adapters.agents._worker"])
+from tests._forks import FORKS
 
 
 def exit_code(target: Callable[..., None], *arguments: Any) -> int | None:
     """How a process ends that calls `target`; None if it does not."""
-    process = _CONTEXT.Process(target=target, args=arguments)
+    process = FORKS.Process(target=target, args=arguments)
     process.start()
     process.join(120)
     return process.exitcode
@@ -25,8 +22,8 @@ def exit_code(target: Callable[..., None], *arguments: Any) -> int | None:
 
 def printed(program: str, *arguments: str) -> str:
     """What a program prints, which has its `arguments` under that name, and warns of nothing."""
-    receiver, sender = _CONTEXT.Pipe(duplex=False)
-    process = _CONTEXT.Process(target=_run, args=(sender, program, arguments))
+    receiver, sender = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=_run, args=(sender, program, arguments))
     process.start()
     sender.close()  # so that the process's end is the pipe's
     output, errors = receiver.recv()

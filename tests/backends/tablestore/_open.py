@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from typing import Any
 
+from tests._forks import FORKS
 from tsmemory.backends.tablestore import TablestoreBackend
 from tsmemory.engine.records import Key
 from tsmemory.testing import Engine
 from tsmemory.testing.servers.tablestore import TablestoreProcess
 
 from . import _writer
-
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload([_writer.__name__])  # importing the SDK takes longer than most tests
 
 
 def backend(server: TablestoreProcess, **options: Any) -> TablestoreBackend:
@@ -58,8 +55,8 @@ class Writer:
     def __init__(self, name: str) -> None:
         self.name = name
         self.busy = False
-        self._pipe, its_pipe = _FORKS.Pipe()
-        self._process = _FORKS.Process(target=_writer.serve, args=(its_pipe,), daemon=True)
+        self._pipe, its_pipe = FORKS.Pipe()
+        self._process = FORKS.Process(target=_writer.serve, args=(its_pipe,), daemon=True)
         self._process.start()
         its_pipe.close()
 

@@ -141,10 +141,10 @@ class LocalZeroDB:
         self._faults: list[_Fault] = []
         self._http = _HTTPServer((host, port), _Handler)
         self._http.owner = self
-        self.endpoint = f"http://{host}:{self._http.server_address[1]}"
-        self._thread = threading.Thread(
-            target=self._http.serve_forever, args=(0.02,), name="local-zerodb", daemon=True
-        )
+        self._address = host, int(self._http.server_address[1])
+        self.endpoint = f"http://{host}:{self._address[1]}"
+        self._stopped = False
+        self._thread = threading.Thread(target=self._serve, name="local-zerodb", daemon=True)
 
     @property
     def url(self) -> str:
@@ -192,6 +192,11 @@ class LocalZeroDB:
                 fault.later -= 1
         return None
 
+    def _serve(self) -> None:
+        # Not serve_forever, which looks many times a second whether it should end.
+        while not self._stopped:
+            self._http.handle_request()
+
     def start(self) -> Self:
         """Begin to answer, in a thread of its own."""
         self._thread.start()
@@ -199,10 +204,12 @@ class LocalZeroDB:
 
     def stop(self) -> None:
         """End every connection and let go of the port."""
-        self._http.shutdown()
+        self._stopped = True
+        if self._thread.is_alive():  # it waits for the next connection
+            socket.create_connection(self._address).close()
+        self._thread.join()
         self._http.end_connections()
         self._http.server_close()
-        self._thread.join()
 
     def __enter__(self) -> Self:
         return self.start()

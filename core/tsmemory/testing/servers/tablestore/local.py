@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import warnings
 from collections.abc import Mapping
 from os import PathLike
@@ -121,26 +120,15 @@ class LocalTablestore(ServerFace):
             engine.close()
             raise
         self.endpoint = f"http://{host}:{self._server.port}"
-        self._thread: threading.Thread | None = None
 
     def start(self) -> Self:
         """Begin to answer, in a thread of its own."""
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._server.serve_forever,
-                kwargs={"poll_interval": 0.05},
-                name="local-tablestore",
-                daemon=True,
-            )
-            self._thread.start()
+        self._server.start()
         return self
 
     def stop(self) -> None:
         """End every connection and let go of the port and the file. Can be called twice."""
-        self.start()  # the shutdown of a server that never ran would wait without end
         self._server.stop()
-        if self._thread is not None:
-            self._thread.join()
         with self._service.engine.lock:
             self._service.engine.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import selectors
 import socket
 import socketserver
 import threading
@@ -159,11 +160,26 @@ class TablestoreHTTPServer(socketserver.ThreadingTCPServer):
         self._sockets: set[socket.socket] = set()
         self._idle = threading.Condition()
         super().__init__((host, port), _Connection)
+        self._stop, self._stopped = socket.socketpair()
+        self._thread = threading.Thread(target=self._serve, name="local-tablestore", daemon=True)
 
     @property
     def port(self) -> int:
         """The port it listens on."""
         return int(self.server_address[1])
+
+    def start(self) -> None:
+        """Accept connections, in a thread. Can be called twice."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def _serve(self) -> None:
+        # Not `serve_forever`, which looks for its end, and wakes for it, at intervals.
+        with selectors.DefaultSelector() as selector:
+            selector.register(self, selectors.EVENT_READ)
+            selector.register(self._stopped, selectors.EVENT_READ)
+            while all(key.fileobj is self for key, _ in selector.select()):
+                self.handle_request()
 
     def opened(self, sock: socket.socket) -> None:
         """A connection has begun."""
@@ -177,9 +193,13 @@ class TablestoreHTTPServer(socketserver.ThreadingTCPServer):
             self._idle.notify_all()
 
     def stop(self) -> None:
-        """Stop listening, end every connection and wait for what is being done, 5 s at most."""
+        """Stop listening, end every connection and wait for what is being done, 5 s at most. Can
+        be called twice."""
         self.service.stop()
-        self.shutdown()
+        self._stop.close()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._stopped.close()
         self.server_close()
         with self._idle:
             for sock in self._sockets:

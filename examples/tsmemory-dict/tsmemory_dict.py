@@ -42,6 +42,7 @@ from tsmemory.engine import (
     walk,
 )
 from tsmemory.engine.commit import commit
+from tsmemory.engine.locks import releasing
 
 __all__ = ["DictBackend"]
 
@@ -96,13 +97,13 @@ class DictBackend(LocalBackend):
 
     @immediate
     def get_session(self, key: Key) -> Session | CorruptRecordError | None:
-        with self._space.lock:
+        with releasing(self._space.lock), self._space.lock:
             stored = self._live(key)
             return _session(stored) if stored else None
 
     @immediate
     def list_sessions(self, query: SessionQuery) -> list[Session | CorruptRecordError]:
-        with self._space.lock:
+        with releasing(self._space.lock), self._space.lock:
             stored = [s for key in list(self._space.sessions) if (s := self._live(key))]
         rows = []
         for one in sorted(stored, key=_activity, reverse=query.descending):
@@ -116,7 +117,7 @@ class DictBackend(LocalBackend):
 
     @immediate
     def read(self, key: Key, query: MessageQuery) -> Read:
-        with self._space.lock:
+        with releasing(self._space.lock), self._space.lock:
             stored = self._live(key)
         if stored is None:
             return Read([], total=0 if query.total else None)
@@ -140,7 +141,7 @@ class DictBackend(LocalBackend):
 
     @immediate
     def get_messages(self, key: Key, ids: Sequence[str]) -> list[Message | CorruptRecordError]:
-        with self._space.lock:
+        with releasing(self._space.lock), self._space.lock:
             stored = self._live(key)
         return [_message(key, stored, mid) for mid in ids if stored and mid in stored.messages]
 
@@ -148,12 +149,12 @@ class DictBackend(LocalBackend):
 
     def commit(self, key: Key, change: Change) -> Steps[Outcome]:
         bodies = encode_bodies(change)  # refuses what cannot be stored, before anything else
-        with self._space.lock:
+        with releasing(self._space.lock), self._space.lock:
             return (yield from self._commit(key, change, bodies))
 
     def rewrite(self, key: Key, decide: Decide, ids: Sequence[str] | None = None) -> Steps[Outcome]:
         # Nobody writes between its reading and its commit, so the default's first attempt is it.
-        with self._space.lock:
+        with releasing(self._space.lock), self._space.lock:
             return (yield from super().rewrite(key, decide, ids))
 
     def _commit(self, key: Key, change: Change, bodies: Mapping[str, bytes]) -> Steps[Outcome]:
@@ -205,7 +206,7 @@ class DictBackend(LocalBackend):
 
     @immediate
     def erase(self, user_id: str | None, session_id: str | None = None) -> Erased:
-        with self._space.lock:
+        with releasing(self._space.lock), self._space.lock:
             return self._remove(
                 [
                     key
@@ -216,12 +217,12 @@ class DictBackend(LocalBackend):
 
     @immediate
     def purge_expired(self) -> Erased:
-        with self._space.lock:
+        with releasing(self._space.lock), self._space.lock:
             return self._remove([key for key in self._space.sessions if not self._live(key)])
 
     @immediate
     def stats(self) -> Stats:
-        with self._space.lock:
+        with releasing(self._space.lock), self._space.lock:
             live = {key: s for key in self._space.sessions if (s := self._live(key))}
             return Stats(
                 users=len({key.user_id for key in live}),
@@ -232,7 +233,7 @@ class DictBackend(LocalBackend):
 
     @immediate
     def verify(self) -> list[Problem]:
-        with self._space.lock:
+        with releasing(self._space.lock), self._space.lock:
             sessions = dict(self._space.sessions)
         problems = []
         for key, stored in sessions.items():

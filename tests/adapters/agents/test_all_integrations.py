@@ -88,8 +88,7 @@ def replay(raws: list[dict[str, Any]]) -> tuple[ScriptedModel, list[Any], Callab
     indirect=["store"],
 )
 def test_real_conversations_under_create_agent(store: Store, kept: bool) -> None:
-    # Each conversation in one of both: where the state is kept has nothing to do with its content.
-    for name, raws in list(conversations().items())[kept::2]:
+    for name, raws in conversations().items():
         model, messages, run = replay(raws)
         made = agent(
             store,

@@ -1,8 +1,4 @@
-"""The contract, over both dialects of ZeroDB's API, one in each mode.
-
-A dialect's requests are made of one text (`Connection.exchange`), whoever sends them: a test in
-both modes of both dialects would find no more. `test_dialects` has all four.
-"""
+"""The contract, over both dialects of ZeroDB's API."""
 
 from __future__ import annotations
 
@@ -40,17 +36,13 @@ class _ZeroDBConformance(BackendConformance):
 
 
 class TestPackageDialect(_ZeroDBConformance):
-    @pytest.fixture(params=["sync"])
-    def mode(self, request: pytest.FixtureRequest) -> Mode:
-        return Mode(request.param)
-
     @pytest.fixture
     def engine(self, server: LocalZeroDB, table: str) -> Engine:
         return engine_on(server, table)
 
 
 class TestSpecificationDialect(_ZeroDBConformance):
-    @pytest.fixture(params=["async"])
+    @pytest.fixture(params=["async"])  # requests are made of one text, whoever sends them
     def mode(self, request: pytest.FixtureRequest) -> Mode:
         return Mode(request.param)
 

@@ -166,6 +166,8 @@ class PostgresServer(_Process):
             "listen_addresses=127.0.0.1", f"port={self.port}", "max_connections=150",
             f"unix_socket_directories={self.directory}", f"fsync={'on' if fsync else 'off'}",
             "shared_buffers=64MB", "log_min_messages=fatal", "log_min_error_statement=panic",
+            # In the directory, which goes with the server: a killed one leaves the system's behind.
+            "dynamic_shared_memory_type=mmap",
             *options,
         )  # fmt: skip
         self._settings = [part for setting in settings for part in ("-c", setting)]

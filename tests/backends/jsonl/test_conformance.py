@@ -12,6 +12,8 @@ from tsmemory.backends.jsonl import JSONLBackend
 from tsmemory.backends.jsonl.layout import file_name
 from tsmemory.testing import BackendConformance, Engine, run_against_oracle
 
+from ._edits import overwrite
+
 
 class TestJSONL(BackendConformance):
     @pytest.fixture
@@ -27,7 +29,7 @@ class TestJSONL(BackendConformance):
                 mark = b'"message_id":"%s"' % message_id.encode()
                 (i,) = (i for i, line in enumerate(lines) if mark in line)
                 lines[i] = re.sub(rb'"content":".', b'"content":[!', lines[i])
-            path.write_bytes(b"".join(lines))
+            overwrite(path, b"".join(lines))
 
         return Engine(open=lambda: JSONLBackend(directory, durability="normal"), damage=damage)
 

@@ -19,6 +19,8 @@ from tsmemory.backends.jsonl.files import File
 from tsmemory.backends.jsonl.layout import MAX_NAME, file_name, id_of
 from tsmemory.testing.conformance import HOSTILE_IDS
 
+from ._edits import overwrite
+
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
@@ -193,7 +195,7 @@ def test_a_newer_format_is_left_alone(directory: Path) -> None:
         store.conversation("s").append(Message.user("x"))
         log = directory / "default" / "s.jsonl"
         data = log.read_bytes().replace(b'{"tsmemory":1', b'{"tsmemory":2')
-        log.write_bytes(data)
+        overwrite(log, data)
         with pytest.raises(UnavailableError, match="newer tsmemory"):
             store.conversation("s").append(Message.user("y"))
         assert log.read_bytes() == data

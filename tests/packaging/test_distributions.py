@@ -45,6 +45,8 @@ WHOLES = {
 LOUD = {
     # At import, where it has no build of its C++ codec: an ImportWarning.
     "tablestore": "-Wignore:OTS C++ SDK extension:ImportWarning",
+    # At import on Python 3.14, by langsmith.
+    "langchain-agents": "-Wignore:'asyncio.iscoroutinefunction' is deprecated:DeprecationWarning",
 }
 
 IMPORTS = """
